@@ -1,0 +1,201 @@
+"""The typed job: one YAML file plus dotted overrides -> a frozen ``JobConfig``. Torch-free, so reading one is instant."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from raytrain.settings import Section, parse_yaml, with_overrides
+
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RunSection(Section):
+    """Where a run lives: ``storage_path/name``."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Directory of the run; null makes one of the model's name, the date and a random part. Never reused silently."""
+    storage_path: str = "runs"
+    """Any path or URI that pyarrow or fsspec reads: runs, /mnt/x, s3://bucket/runs."""
+    tensorboard: bool = True
+    """Write TensorBoard events beside metrics.jsonl (local storage only)."""
+
+
+class DataSection(Section):
+    """What is read, and how rows become batches."""
+
+    path: str
+    """Directory of a prepared data set (it holds contract.yaml)."""
+    batch_size: PositiveInt = 1024
+    """Target-domain rows in one global step, over all workers."""
+    source_batch_size: NonNegativeInt = 0
+    """Source-domain rows added to each step; 0 trains on the target domain alone."""
+    history_length: PositiveInt = 200
+    """The newest events kept of each domain's history."""
+    shuffle: bool = True
+    window_batches: PositiveInt = 32
+    """Global batches that are shuffled together by one read task."""
+    files_per_window: PositiveInt = 4
+    """Files whose row groups are interleaved: more mixes users better and opens more history files per task."""
+    prefetch_batches: PositiveInt = 4
+    max_quarantine_share: Share = 0.01
+    """A run stops once a larger share of a domain's rows had to be quarantined."""
+    cpus_per_read_task: PositiveFloat = 0.5
+
+
+class TablesSection(Section):
+    """Embedding tables."""
+
+    backend: Literal["sharded", "local"] = "sharded"
+    """sharded: TorchRec. local: plain torch on every rank, the oracle of tests; one worker only."""
+    sharding: Literal["auto", "row_wise", "table_wise", "column_wise", "data_parallel"] = "auto"
+    """auto: row_wise above one rank, table_wise on one."""
+    dim: PositiveInt = 16
+    init_std: PositiveFloat = 0.01
+    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd"] = "rowwise_adagrad"
+    lr: PositiveFloat = 0.05
+    eps: PositiveFloat = 1e-8
+
+
+class OptimizerSection(Section):
+    """The dense network's optimizer; the schedule scales the tables' rate too."""
+
+    name: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    clip_norm: PositiveFloat | None = 10.0
+    """Largest global norm of the dense network's gradient; tables are updated inside backward, out of its reach."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    final_lr_share: Share = 0.0
+    """What linear and cosine schedules end at, as a share of lr."""
+
+
+class EarlyStoppingSection(Section):
+    metric: Literal["auc", "gauc", "logloss", "ne"] = "auc"
+    """A validation metric of the target domain; it also chooses the best checkpoint."""
+    patience: PositiveInt | None = 2
+    """Evaluations without a better value before training stops; null never stops early."""
+    min_delta: NonNegativeFloat = 0.0
+
+
+class TrainingSection(Section):
+    """The loop."""
+
+    epochs: PositiveInt = 1
+    """Passes over the target domain's training rows."""
+    max_steps: PositiveInt | None = None
+    evals_per_epoch: PositiveInt = 2
+    """Each evaluation scores the whole validation split and saves a checkpoint."""
+    log_every_steps: PositiveInt = 20
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept; the best one is kept besides."""
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()
+    deterministic: bool = True
+    """Global batch k is a pure function of seed, epoch and k. false lets fast read tasks overtake slow ones."""
+
+
+class ScalingSection(Section):
+    num_workers: PositiveInt = 1
+    cpus_per_worker: PositiveFloat = 1.0
+    threads_per_worker: PositiveInt | None = None
+    """Torch threads of a worker; null shares the machine's cores among the workers on it."""
+    use_gpu: bool = False
+
+
+class DinModel(Section):
+    """Deep Interest Network over one or both domains' histories (Zhou et al., KDD 2018); defaults are our choice."""
+
+    name: Literal["din"] = "din"
+    histories: tuple[str, ...] = ("target", "source")
+    attention_units: tuple[PositiveInt, ...] = (32,)
+    hidden_units: tuple[PositiveInt, ...] = (128, 64)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class SingleDomainModel(DinModel):
+    """The same network that sees the target history alone."""
+
+    name: Literal["single_domain"] = "single_domain"  # type: ignore[assignment]
+    histories: tuple[str, ...] = ("target",)
+
+
+class ItemMeanModel(Section):
+    """Smoothed mean label of the candidate item in training rows."""
+
+    name: Literal["item_mean"] = "item_mean"
+    prior_rows: PositiveFloat = 20.0
+
+
+class LogisticModel(Section):
+    """Logistic regression on smoothed user, item and cross means of both domains."""
+
+    name: Literal["logistic"] = "logistic"
+    prior_rows: PositiveFloat = 20.0
+    c: PositiveFloat = 1.0
+
+
+class LightGbmModel(Section):
+    """Gradient boosted trees on the same features as ``logistic``."""
+
+    name: Literal["lightgbm"] = "lightgbm"
+    prior_rows: PositiveFloat = 20.0
+    num_leaves: PositiveInt = 63
+    learning_rate: PositiveFloat = 0.05
+    max_rounds: PositiveInt = 1000
+    min_data_in_leaf: PositiveInt = 100
+
+
+ModelSection = Annotated[DinModel | SingleDomainModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")]
+
+
+class JobConfig(Section):
+    """Everything a training run depends on; saved resolved as config.yaml in the run directory."""
+
+    seed: NonNegativeInt = 0
+    run: RunSection = RunSection()
+    data: DataSection
+    model: ModelSection
+    tables: TablesSection = TablesSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    training: TrainingSection = TrainingSection()
+    scaling: ScalingSection = ScalingSection()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> Self:
+        if self.tables.backend == "local" and self.scaling.num_workers > 1:
+            raise ValueError(
+                "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
+                f"Received: scaling.num_workers={self.scaling.num_workers}. Set tables.backend=sharded."
+            )
+        if self.data.batch_size < self.scaling.num_workers:
+            raise ValueError(
+                "data.batch_size has to give every worker a row. "
+                f"Received: data.batch_size={self.data.batch_size}, scaling.num_workers={self.scaling.num_workers}. Raise it."
+            )
+        return self
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> JobConfig:
+    """Reads a job from YAML and applies ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, a key is unknown, a value is out of range.
+    """
+    return JobConfig.parse(with_overrides(parse_yaml(read_text(path), str(path)), overrides), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a local config file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from raytrain.errors import ConfigError
+
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as err:
+        raise ConfigError(f"A config file has to be readable. Received: {path} ({err.strerror}). Check the path.") from None

@@ -1,0 +1,95 @@
+"""One step's rows of one rank, as tensors.
+
+Shapes: B rows, L events of a history, M values of a multi-valued feature. Ids are int64, 0 is unknown or padding.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+# Row status codes, stamped by the read task. Anything but OK has weight 0.
+STATUS_OK = 0
+STATUS_PADDING = 1
+STATUS_QUARANTINED = 2
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A history: the newest L events strictly before each row's time, oldest first, padded at the end."""
+
+    items: Tensor
+    """int64 [B, L]"""
+    lengths: Tensor
+    """int64 [B]"""
+    side: dict[str, Tensor] = field(default_factory=dict)
+    """int64 [B, L] each; 0 pads."""
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [B, L], true on events."""
+        return torch.arange(self.items.shape[1], device=self.items.device) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where each row comes from; what the cursor counts. One domain a batch part."""
+
+    domain: str
+    epoch: int
+    fragment: npt.NDArray[np.int32]
+    """[B], index into the domain's FragmentPlan; -1 on padding."""
+    row: npt.NDArray[np.int32]
+    """[B], row inside the fragment; -1 on padding."""
+    status: npt.NDArray[np.int8]
+    """[B], STATUS_*"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one or several domains; ``domain`` tells them apart (0 is the target)."""
+
+    ids: dict[str, Tensor]
+    """id features: int64 [B]; multi features: int64 [B, M]"""
+    dense: dict[str, Tensor]
+    """float32 [B], normalised"""
+    histories: dict[str, Sequence]
+    label: Tensor
+    """float32 [B]"""
+    weight: Tensor
+    """float32 [B]; 0 on padding and quarantined rows"""
+    group: Tensor
+    """int64 [B], the id GAUC groups by"""
+    time: Tensor
+    """int64 [B], seconds"""
+    domain: Tensor
+    """int64 [B]"""
+    provenance: tuple[Provenance, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.label)
+
+    def to(self, device: torch.device) -> "Batch":
+        if device.type == "cpu":
+            return self
+        return Batch(
+            ids={name: value.to(device) for name, value in self.ids.items()},
+            dense={name: value.to(device) for name, value in self.dense.items()},
+            histories={
+                name: Sequence(
+                    sequence.items.to(device),
+                    sequence.lengths.to(device),
+                    {side: codes.to(device) for side, codes in sequence.side.items()},
+                )
+                for name, sequence in self.histories.items()
+            },
+            label=self.label.to(device),
+            weight=self.weight.to(device),
+            group=self.group.to(device),
+            time=self.time.to(device),
+            domain=self.domain.to(device),
+            provenance=self.provenance,
+        )

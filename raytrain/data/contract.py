@@ -1,0 +1,167 @@
+"""contract.yaml: what a prepared data set promises. Torch-free.
+
+Layout beside it::
+
+    samples/<domain>/<split>/bucket-00003.parquet    one row a sample, ordered by (time, user, item)
+    histories/<domain>/bucket-00003.parquet          one row a user, its events in time order
+
+Ids are dense integers: 0 stands for "unknown" and pads sequences, 1..num_rows-1 are values of the vocabulary (or hash
+buckets). Bucket k of the samples and of every domain's histories holds the same users.
+"""
+
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from raytrain.errors import ContractError
+from raytrain.settings import Section, parse_yaml
+from raytrain.storage import Storage
+
+CONTRACT_FILE = "contract.yaml"
+SPLITS = ("train", "valid", "test")
+
+FeatureKind = Literal["id", "multi", "dense"]
+
+
+class Table(Section):
+    """One id space. ``num_rows`` counts row 0."""
+
+    num_rows: int = Field(ge=2)
+    hashed: bool = False
+
+
+class Feature(Section):
+    """A column of the samples.
+
+    id: int32, one id of ``table``. multi: list<int32>, up to ``max_values`` ids of ``table``.
+    dense: float32, read as (x - mean) / std.
+    """
+
+    name: str
+    kind: FeatureKind
+    table: str | None = None
+    max_values: int | None = None
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+
+class SideInformation(Section):
+    """A small code beside each history event: 0 pads, 1..num_values-1 are values.
+
+    column: an int8 list column of the history files. age: derived when read, 1 + floor(log2(1 + seconds since the event)).
+    """
+
+    name: str
+    num_values: int = Field(ge=2)
+    derived_from: Literal["column", "age"] = "column"
+
+
+class History(Section):
+    """Events of one domain, stored once per user: user, item: list<int32>, time: list<int64>, one list per side column."""
+
+    path: str
+    table: str
+    side: tuple[SideInformation, ...] = ()
+    num_events: int
+    num_users: int
+    max_events: int
+
+
+class Split(Section):
+    path: str
+    num_rows: int
+    num_positives: int
+    min_time: int | None = None
+    max_time: int | None = None
+
+
+class Domain(Section):
+    role: Literal["target", "source"]
+    splits: dict[str, Split]
+    history: History | None = None
+
+
+class Overlap(Section):
+    """What two domains share; users and items with at least one event in each."""
+
+    domains: tuple[str, str]
+    num_shared_users: int
+    num_shared_items: int
+
+
+class Contract(Section):
+    """The whole promise; see the module docstring for the files."""
+
+    version: Literal[1] = 1
+    dataset: str
+    content_hash: str
+    """Hash of the rows in canonical order: equal for any number of preparing workers."""
+    time_unit: Literal["s"] = "s"
+    num_buckets: int = Field(ge=1)
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"
+    label: str = "label"
+    group: str = "user"
+    """Column that GAUC groups by."""
+    slice: str | None = None
+    """Column that gain is kept by."""
+    tables: dict[str, Table]
+    features: tuple[Feature, ...]
+    domains: dict[str, Domain]
+    overlap: tuple[Overlap, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Name of the target domain."""
+        return next(name for name, domain in self.domains.items() if domain.role == "target")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(name for name, domain in self.domains.items() if domain.role == "source")
+
+    def table_of(self, feature: Feature) -> Table:
+        assert feature.table is not None, feature
+        return self.tables[feature.table]
+
+
+def load_contract(path: str) -> Contract:
+    """Reads and checks ``contract.yaml`` of the prepared data set at ``path`` (any file system).
+
+    Raises:
+        ContractError: there is none, or it does not fit the schema or itself.
+    """
+    storage = Storage(path)
+    try:
+        text = storage.read_text(CONTRACT_FILE)
+    except FileNotFoundError:
+        raise ContractError(
+            f"data.path has to hold a prepared data set. Received: {path}, without {CONTRACT_FILE}. Run `raytrain prepare` first."
+        ) from None
+    contract = Contract.parse(parse_yaml(text, storage.join(CONTRACT_FILE)), storage.join(CONTRACT_FILE))
+    problems = list(_problems(contract))
+    if problems:
+        raise ContractError(f"{storage.join(CONTRACT_FILE)}: " + "\n".join(problems))
+    return contract
+
+
+def save_contract(contract: Contract, path: str) -> None:
+    Storage(path).write_text(CONTRACT_FILE, yaml.safe_dump(contract.model_dump(mode="json", exclude_none=True), sort_keys=False))
+
+
+def _problems(contract: Contract) -> list[str]:
+    found = []
+    num_targets = sum(domain.role == "target" for domain in contract.domains.values())
+    if num_targets != 1:
+        found.append(f"Exactly one domain has to have the role target. Received: {num_targets}. Mark one.")
+    for feature in contract.features:
+        if feature.kind != "dense" and feature.table not in contract.tables:
+            found.append(f"Feature {feature.name} has to name a table. Received: table={feature.table}. Declare it under tables.")
+        if feature.kind == "multi" and not feature.max_values:
+            found.append(f"Feature {feature.name} has to bound its values. Received: max_values={feature.max_values}. Set it.")
+    for name, domain in contract.domains.items():
+        if domain.history is not None and domain.history.table not in contract.tables:
+            found.append(f"The history of {name} has to name a table. Received: {domain.history.table}. Declare it under tables.")
+        found += [f"Splits are {SPLITS}. Received: {split} in domain {name}. Rename it." for split in domain.splits if split not in SPLITS]
+    return found

@@ -1,0 +1,99 @@
+"""Tables as data, and the Protocol both backends implement.
+
+A table set maps ids to rows. It looks every *unique* id of a step up once per table, whatever features use the table:
+``rows[U, D]`` plus one ``inverse`` per feature. A model gathers what it needs, so a history of B x L events costs U rows
+of lookup and no B x L x D tensor unless the model makes one.
+
+Shapes: B rows, L events, M values, U unique ids of a table in this step, D embedding size, R ranks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from raytrain.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """One table. ``features`` name columns of ``Batch.ids``; ``histories`` name keys of ``Batch.histories``."""
+
+    name: str
+    num_rows: int
+    dim: int
+    features: tuple[str, ...] = ()
+    histories: tuple[str, ...] = ()
+    init_std: float = 0.01
+
+
+@dataclass(frozen=True)
+class TableOptimizer:
+    """Fused into backward: a row moves only where its gradient is not zero.
+
+    Adagrad and SGD are the kinds FBGEMM has on CPU, and both leave a row with a zero gradient bit-identical, so padded
+    and rejected rows (weight 0) may stay in the lookup.
+    """
+
+    kind: str
+    """rowwise_adagrad | adagrad | sgd"""
+    lr: float
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class EmbeddedRows:
+    """One table's unique rows of a step, and where each feature finds its own among them."""
+
+    rows: Tensor
+    """float32 [U, D]"""
+    ids: Tensor
+    """int64 [U]"""
+    inverse: dict[str, Tensor]
+    """feature -> int64 [B] or [B, M]; "history/<name>" -> int64 [B, L]"""
+
+    def of(self, feature: str) -> Tensor:
+        """float32 [B, D] (or [B, M, D], [B, L, D]): the feature's vectors, gathered."""
+        return self.rows[self.inverse[feature]]
+
+
+Embedded = Mapping[str, EmbeddedRows]
+"""table name -> its rows of this step"""
+
+
+def history_feature(history: str) -> str:
+    """Name under which a history's ids stand in ``EmbeddedRows.inverse``."""
+    return f"history/{history}"
+
+
+class Tables(Protocol):
+    """A set of embedding tables, local or sharded. Calling it is a collective: every rank, equally often."""
+
+    def __call__(self, batch: Batch) -> Embedded:
+        """Looks up; gradients of ``rows`` update the tables inside backward."""
+        ...
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the following backward passes."""
+        ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, for torch.distributed.checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+    def optimizer_state_dict(self) -> dict[str, Any]: ...
+
+    def load_optimizer_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def describe(self) -> str:
+        """The plan, one line a table: rows, dim, sharding, ranks, MiB on each rank."""
+        ...
+
+    def num_bytes(self) -> int:
+        """Bytes of this rank's share of the tables, optimizer state left out."""
+        ...

@@ -1,0 +1,38 @@
+"""Errors a user can act on. Every message reads "<what is required>. Received: <what>. <what to change>."
+
+RaytrainError
+ |- ConfigError      the YAML or an override
+ |- ContractError    contract.yaml, or Parquet files that break it
+ |- DataError        rows: unreadable, or more of them bad than allowed
+ |- ResourceError    more CPUs or memory asked for than there are
+ |- TablesError      embedding tables and their backend
+ |- RunError         a run directory: taken, missing, or not finished
+"""
+
+
+class RaytrainError(ValueError):
+    """Base of every error that is the user's to fix; the command line prints it without a traceback."""
+
+
+class ConfigError(RaytrainError):
+    """A configuration key or value is not what the schema allows."""
+
+
+class ContractError(RaytrainError):
+    """A prepared data set breaks its contract."""
+
+
+class DataError(RaytrainError):
+    """Rows could not be read, or too large a share of them was quarantined."""
+
+
+class ResourceError(RaytrainError):
+    """The cluster has less than the job asks for."""
+
+
+class TablesError(RaytrainError):
+    """An embedding table or its backend cannot do what is asked."""
+
+
+class RunError(RaytrainError):
+    """A run directory is taken, missing or incomplete."""

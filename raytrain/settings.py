@@ -1,0 +1,126 @@
+"""Typed YAML: frozen sections, dotted overrides, and errors that name the nearest valid key.
+
+One grammar for the command line, sweeps and studies: ``section.key=value``, where value is YAML
+(``training.epochs=3``, ``data.domains=[target, source]``, ``run.name=null``).
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from raytrain.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every config section: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], origin: str) -> Self:
+        """Validates ``values``; ``origin`` (a path or "overrides") leads the message.
+
+        Raises:
+            ConfigError: one line per problem.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as err:
+            lines = [_explain(cls, detail) for detail in err.errors()]
+            raise ConfigError(f"{origin}: " + "\n".join(lines)) from None
+
+
+def parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    """Reads one YAML mapping with ``safe_load``.
+
+    Raises:
+        ConfigError: the text is not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"{origin} has to be YAML. Received: {err}. Fix the file.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin} has to hold a mapping. Received: {type(values).__name__}. Write `key: value` lines.")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Returns a copy of ``values`` with every ``a.b.c=value`` set; intermediate sections are made.
+
+    Raises:
+        ConfigError: an override without "=", with an empty key, or through a value that is no section.
+    """
+    result = _copy(values)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(f"An override has to be section.key=value. Received: {override!r}. Write for example training.epochs=3.")
+        node = result
+        for key in keys[:-1]:
+            child = node.setdefault(key, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{path} has to lead through sections. Received: {key}={child!r}, a value. Shorten the path.")
+            node = child
+        try:
+            node[keys[-1]] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"The value of an override has to be YAML. Received: {override!r}. Quote it.") from None
+    return result
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A "Did you mean" clause, or the list of choices when none is close."""
+    options = sorted(choices)
+    close = difflib.get_close_matches(name, options, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(options)}."
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:
+    location = [str(part) for part in detail["loc"]]
+    path = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        choices = _fields_at(root, location[:-1])
+        return f"Every key has to be one the schema knows. Received: {path}={detail['input']!r}. {nearest(location[-1], choices)}"
+    if detail["type"] == "missing":
+        return f"{path} has to be set. Received: nothing. Add it, for example on the command line as {path}=VALUE."
+    if detail["type"] == "union_tag_invalid":
+        context = detail.get("ctx", {})
+        expected = str(context.get("expected_tags", "")).replace("'", "")
+        tag = str(context.get("tag", ""))
+        return f"{path}.name has to be a known one. Received: {tag!r}. {nearest(tag, expected.split(', '))}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path}: {message}. Received: {path}={detail['input']!r}. Change it."
+
+
+def _fields_at(root: type[BaseModel], location: list[str]) -> set[str]:
+    """Names of the fields of every section reachable at ``location`` (a union offers all its members')."""
+    candidates: list[type[BaseModel]] = [root]
+    for part in location:
+        found: list[type[BaseModel]] = []
+        for model in candidates:
+            field = model.model_fields.get(part)
+            if field is not None:
+                found += _sections_in(field.annotation)
+        # A part that is no field is the tag of a union (already narrowed) or a mapping's key.
+        candidates = found or candidates
+    return {name for model in candidates for name in model.model_fields}
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in getattr(annotation, "__args__", ()) for section in _sections_in(part)]

@@ -1,0 +1,77 @@
+"""Files on any file system that pyarrow or fsspec knows: a bare path, file://, s3://, gs://, hdfs://.
+
+S3-compatible stores are reached through the usual AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+environment variables; credentials never enter a config.
+"""
+
+import os
+import posixpath
+
+from pyarrow import fs
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """File system and path inside it; a bare path is made absolute."""
+    if "://" not in uri:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    filesystem, path = fs.FileSystem.from_uri(_with_endpoint(uri))
+    return filesystem, path
+
+
+class Storage:
+    """One directory. Names are relative to it, with "/" between parts."""
+
+    def __init__(self, uri: str) -> None:
+        self.filesystem, self.root = resolve(uri)
+        self.uri = uri.rstrip("/")
+
+    def join(self, name: str) -> str:
+        """The name as a user would write it, for messages and configs."""
+        return f"{self.uri}/{name}"
+
+    def path(self, name: str) -> str:
+        """The name inside ``self.filesystem``."""
+        return posixpath.join(self.root, name) if name else self.root
+
+    def read_bytes(self, name: str) -> bytes:
+        """Raises FileNotFoundError when there is none."""
+        with self.filesystem.open_input_file(self.path(name)) as file:
+            return bytes(file.read())
+
+    def read_text(self, name: str) -> str:
+        return self.read_bytes(name).decode("utf-8")
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Writes under another name and moves it, so that a reader never sees half a file."""
+        path = self.path(name)
+        self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            partial = f"{path}.partial-{os.getpid()}"
+            with self.filesystem.open_output_stream(partial) as file:
+                file.write(data)
+            self.filesystem.move(partial, path)
+        else:
+            # Object stores show an object only once its upload is complete.
+            with self.filesystem.open_output_stream(path) as file:
+                file.write(data)
+
+    def write_text(self, name: str, text: str) -> None:
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound)
+
+    def list_files(self, name: str = "", suffix: str = "") -> list[str]:
+        """Names of the files directly below ``name``, sorted; empty when the directory is missing."""
+        selector = fs.FileSelector(self.path(name), allow_not_found=True)
+        found = (posixpath.join(name, info.base_name) for info in self.filesystem.get_file_info(selector) if info.is_file)
+        return sorted(file for file in found if file.endswith(suffix))
+
+
+def _with_endpoint(uri: str) -> str:
+    """Adds AWS_ENDPOINT_URL to an s3 URI, since pyarrow wants scheme and host apart."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if not uri.startswith("s3://") or not endpoint or "endpoint_override" in uri:
+        return uri
+    scheme, _, host = endpoint.partition("://")
+    return f"{uri}{'&' if '?' in uri else '?'}scheme={scheme}&endpoint_override={host.rstrip('/')}"
