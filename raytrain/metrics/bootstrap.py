@@ -1,0 +1,93 @@
+"""Is model A better than model B? A paired bootstrap over users (Efron and Tibshirani, 1993, chapters 8 and 13).
+
+Rows of a user are not independent, so users are drawn, not rows; both models and all seeds see the same draws.
+Rows are sorted once per prediction vector: a draw is a multiplicity for each user, used as a weight.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from raytrain.errors import DataError
+from raytrain.metrics.auc import RankedRows
+from raytrain.metrics.gauc import group_aucs
+from raytrain.metrics.logloss import Array, row_losses
+
+Metric = Literal["auc", "gauc", "logloss"]
+Multiplicity = npt.NDArray[np.float64]
+Scorer = Callable[[Multiplicity], float]
+"""How often each group was drawn -> the metric."""
+
+
+def paired_bootstrap(
+    predictions_a: Sequence[Array],
+    predictions_b: Sequence[Array],
+    label: Array,
+    group: Array,
+    metric: Metric,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """(difference, low, high): metric of A less metric of B, each a mean over seeds, with its 95 % percentile interval.
+
+    predictions_a, predictions_b: one [N] vector a seed, NaN-free. label: [N]. group: int64 [N].
+    Resamples without both classes (a few users) are left out of the interval; where no value is defined it is NaN.
+
+    Raises:
+        DataError: no seed, no row, or vectors of different lengths.
+    """
+    lengths = [len(vector) for vector in (*predictions_a, *predictions_b, group)]
+    if not predictions_a or not predictions_b or len(label) == 0 or any(length != len(label) for length in lengths):
+        raise DataError(
+            "A bootstrap has to have rows and, for each model, a prediction vector as long as the label. "
+            f"Received: {len(predictions_a)} and {len(predictions_b)} vectors, label={len(label)} rows, "
+            f"predictions and group={sorted(set(lengths))} rows. Predict the same rows with every model and seed."
+        )
+    groups, user = np.unique(group, return_inverse=True)
+    make = {"auc": _auc_scorer, "gauc": _gauc_scorer, "logloss": _logloss_scorer}[metric]
+    scorers_a = [make(np.asarray(prediction), np.asarray(label), user) for prediction in predictions_a]
+    scorers_b = [make(np.asarray(prediction), np.asarray(label), user) for prediction in predictions_b]
+
+    def difference(multiplicity: Multiplicity) -> float:
+        return _mean(scorers_a, multiplicity) - _mean(scorers_b, multiplicity)
+
+    generator = np.random.default_rng(seed)
+    draws = np.empty(num_resamples)
+    for k in range(num_resamples):
+        drawn = generator.integers(len(groups), size=len(groups))
+        draws[k] = difference(np.bincount(drawn, minlength=len(groups)).astype(np.float64))
+    defined = draws[~np.isnan(draws)]
+    low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
+    return difference(np.ones(len(groups))), float(low), float(high)
+
+
+def _mean(scorers: Sequence[Scorer], multiplicity: Multiplicity) -> float:
+    return sum(score(multiplicity) for score in scorers) / len(scorers)
+
+
+def _auc_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    ranked = RankedRows.of(prediction, label)
+    # Pointing rows at their users lets a multiplicity [users] stand where row weights would.
+    return replace(ranked, positives=user[ranked.positives], negatives=user[ranked.negatives]).auc
+
+
+def _gauc_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    _, areas, impressions = group_aucs(prediction, label, user, np.ones(len(label)))
+    weights = np.where(np.isnan(areas), 0.0, impressions)
+    return _ratio_scorer(np.nan_to_num(areas) * weights, weights)
+
+
+def _logloss_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    losses = np.bincount(user, row_losses(prediction, label)).astype(np.float64)
+    return _ratio_scorer(losses, np.bincount(user).astype(np.float64))
+
+
+def _ratio_scorer(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> Scorer:
+    def score(multiplicity: Multiplicity) -> float:
+        total = float(multiplicity @ denominator)
+        return float(multiplicity @ numerator) / total if total else float("nan")
+
+    return score
