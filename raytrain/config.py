@@ -21,6 +21,8 @@ class RunSection(Section):
     """Any path or URI that pyarrow or fsspec reads: runs, /mnt/x, s3://bucket/runs."""
     tensorboard: bool = True
     """Write TensorBoard events beside metrics.jsonl (local storage only)."""
+    save_predictions: bool = False
+    """Write the test split's predictions under predictions/test/ (studies compare models row by row)."""
 
 
 class DataSection(Section):
@@ -50,7 +52,7 @@ class TablesSection(Section):
 
     backend: Literal["sharded", "local"] = "sharded"
     """sharded: TorchRec. local: plain torch on every rank, the oracle of tests; one worker only."""
-    sharding: Literal["auto", "row_wise", "table_wise", "column_wise", "data_parallel"] = "auto"
+    sharding: Literal["auto", "row_wise", "table_wise", "column_wise"] = "auto"
     """auto: row_wise above one rank, table_wise on one."""
     dim: PositiveInt = 16
     init_std: PositiveFloat = 0.01
@@ -110,9 +112,15 @@ class DinModel(Section):
 
     name: Literal["din"] = "din"
     histories: tuple[str, ...] = ("target", "source")
-    attention_units: tuple[PositiveInt, ...] = (32,)
+    skip_features: tuple[str, ...] = ()
+    """Features left out of the network. Skip the user id where most scored users are new: their rows are untrained."""
+    attention_units: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
+    num_heads: PositiveInt = 4
     hidden_units: tuple[PositiveInt, ...] = (128, 64)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """After every hidden layer of the head."""
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the head's inputs: keeps it from telling users apart by their pooled histories."""
 
 
 class SingleDomainModel(DinModel):

@@ -1,0 +1,58 @@
+"""`raytrain prepare CONFIG.yaml [section.key=value ...]`: a source becomes a prepared data set with its contract.
+
+raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import Field, PositiveInt
+
+from pipelines.recipes.movielens import MovieLensRecipe
+from pipelines.recipes.parquet import ParquetRecipe
+from raytrain.config import read_text
+from raytrain.data.contract import Contract
+from raytrain.data.prepare.job import PrepareOptions, prepare_events
+from raytrain.data.prepare.write import Layout
+from raytrain.settings import Section, parse_yaml, with_overrides
+
+RecipeSection = Annotated[MovieLensRecipe | ParquetRecipe, Field(discriminator="name")]
+
+
+class PrepareConfig(Section):
+    """What is prepared, and how it is laid out on disk."""
+
+    recipe: RecipeSection
+    output: str
+    """Directory of the prepared data set, on any file system: new, empty, or an earlier prepared one, which is replaced."""
+    num_buckets: PositiveInt = 8
+    """Files that each domain's split is divided into by user. One bucket of a domain has to fit into a task's memory."""
+    row_group_rows: PositiveInt = 8192
+    """Samples in a row group, the unit of reading and of shuffling."""
+    row_group_events: PositiveInt = 65536
+    """History events in a row group (whole users, at least one)."""
+    num_cpus: PositiveInt | None = None
+    """Of the local Ray; null takes the machine's. Without effect where a Ray runs already."""
+
+
+def load_prepare_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> PrepareConfig:
+    """Reads a prepare config from YAML and applies ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, a key is unknown, a value is out of range.
+    """
+    return PrepareConfig.parse(with_overrides(parse_yaml(read_text(path), str(path)), overrides), str(path))
+
+
+def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> Contract:
+    """Runs the recipe and prepares its events; ``say`` gets one line per finished step.
+
+    Raises:
+        DataError: the source or the output directory cannot be used; see ``prepare_events``.
+    """
+    if config.recipe.notice is not None:
+        say(config.recipe.notice)
+    options = PrepareOptions(config.num_buckets, Layout(config.row_group_rows, config.row_group_events), config.num_cpus)
+    return prepare_events(config.recipe.stage, config.output, options, say)

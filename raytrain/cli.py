@@ -1,0 +1,113 @@
+"""The ``raytrain`` command: parse -> config -> one library call."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from raytrain.errors import RaytrainError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Cross-domain advertising and recommendation models on Ray and TorchRec.",
+)
+console = Console(soft_wrap=True)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. training.epochs=3")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run directory: a path or a URI")]
+Split = Annotated[str, typer.Option(help="train, valid or test")]
+DomainName = Annotated[str | None, typer.Option(help="Domain; the target when left out")]
+
+
+@app.command()
+def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Prepare a data set: Parquet, contract.yaml and histories.
+
+    [dim]raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens[/dim]
+    """
+    from pipelines.prepare import load_prepare_config
+    from pipelines.prepare import prepare as prepare_data
+
+    prepare_data(load_prepare_config(config, overrides or []))
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Run directory whose result stands beside this one in report.html")] = None,
+) -> None:
+    """Train a model, score the test split, write the run directory.
+
+    [dim]raytrain train pipelines/configs/movielens_din.yaml training.epochs=2 scaling.num_workers=2[/dim]
+    """
+    from raytrain.config import load_config
+    from raytrain.run import read_result
+    from raytrain.run import train as train_run
+
+    train_run(load_config(config, overrides or []), console, tuple(read_result(path) for path in baseline or ()))
+
+
+@app.command()
+def evaluate(run: RunPath, overrides: Overrides = None, split: Split = "test", domain: DomainName = None) -> None:
+    """Score every row of a split once with a run's best checkpoint, at any number of workers.
+
+    [dim]raytrain evaluate runs/demo scaling.num_workers=2 scaling.cpus_per_worker=0.5 --split valid[/dim]
+    """
+    from raytrain.run import evaluate as evaluate_run
+
+    metrics = evaluate_run(run, split, domain, tuple(overrides or ()), console)
+    console.print_json(json.dumps(metrics, allow_nan=True))
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    output: Annotated[str, typer.Option(help="New directory for the Parquet files")],
+    data: Annotated[str | None, typer.Option("--input", help="Prepared data set; the run's own when left out")] = None,
+    overrides: Overrides = None,
+    split: Split = "test",
+    domain: DomainName = None,
+) -> None:
+    """Write a Parquet file of predictions: fragment, row, user, time, label, prediction.
+
+    [dim]raytrain predict runs/demo --input data/movielens --output predictions[/dim]
+    """
+    from raytrain.run import predict as predict_run
+
+    extra = [f"data.path={json.dumps(data)}"] if data else []
+    predict_run(run, split, domain, (*extra, *(overrides or ())), output, console)
+    console.print(f"wrote {output}", highlight=False)
+
+
+@app.command()
+def study(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    preset: Annotated[str, typer.Option(help="A preset of the study, e.g. quick or full")] = "quick",
+) -> None:
+    """Run a grid of models, seeds and overrides; resumable, with paired bootstrap intervals.
+
+    [dim]raytrain study pipelines/studies/movielens_baselines.yaml --preset full[/dim]
+    """
+    from pipelines.study import run_study
+
+    result = run_study(str(config), preset, tuple(overrides or ()), console)
+    if result["failed"]:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Prints errors of ours without a traceback and exits 2."""
+    try:
+        app()
+    except RaytrainError as err:
+        Console(stderr=True, soft_wrap=True).print(f"error: {err}", style="red", markup=False, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,116 @@
+"""A micro-batch as it leaves Ray Data (one Arrow row of lists) -> ``Batch`` tensors.
+
+Shapes: b rows of this rank, L the longest history among them, M values of a multi-valued feature.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raytrain.data.batch import STATUS_OK, Batch, Provenance, Sequence
+from raytrain.data.contract import Contract
+from raytrain.data.reader import EPOCH, FRAGMENT, ROW, STATUS, unwrap
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Builds batches of one domain."""
+
+    contract: Contract
+    domain: str
+    histories: tuple[str, ...]
+
+    def __call__(self, row: pa.Table) -> Batch:
+        columns = unwrap(row)
+        ids: dict[str, Tensor] = {}
+        dense: dict[str, Tensor] = {}
+        for feature in self.contract.features:
+            column = columns[feature.name]
+            if feature.kind == "multi":
+                ids[feature.name] = _padded(column, _lengths(column), feature.max_values)
+            elif feature.kind == "id":
+                ids[feature.name] = _tensor(column, np.int64)
+            else:
+                dense[feature.name] = (_tensor(column, np.float32) - feature.mean) / feature.std
+        status = columns[STATUS].to_numpy()
+        domain = list(self.contract.domains).index(self.domain)
+        return Batch(
+            ids=ids,
+            dense=dense,
+            histories={name: self._history(name, columns) for name in self.histories},
+            label=_tensor(columns[self.contract.label], np.float32),
+            weight=torch.from_numpy((status == STATUS_OK).astype(np.float32)),
+            group=_tensor(columns[self.contract.group], np.int64),
+            time=_tensor(columns[self.contract.time], np.int64),
+            domain=torch.full((len(status),), domain),
+            provenance=(
+                Provenance(
+                    self.domain,
+                    int(columns[EPOCH][0].as_py()),
+                    columns[FRAGMENT].to_numpy(),
+                    columns[ROW].to_numpy(),
+                    status,
+                ),
+            ),
+        )
+
+    def _history(self, name: str, columns: dict[str, pa.Array]) -> Sequence:
+        history = self.contract.domains[name].history
+        assert history is not None, name
+        lengths = _lengths(columns[f"{name}/item"])
+        side = {info.name: _padded(columns[f"{name}/{info.name}"], lengths) for info in history.side}
+        return Sequence(_padded(columns[f"{name}/item"], lengths), torch.from_numpy(lengths), side)
+
+
+def join_domains(batches: list[Batch]) -> Batch:
+    """One batch of the rows of several domains, in the order given."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    return Batch(
+        ids={name: _concat([batch.ids[name] for batch in batches]) for name in first.ids},
+        dense={name: torch.cat([batch.dense[name] for batch in batches]) for name in first.dense},
+        histories={name: _join_histories([batch.histories[name] for batch in batches]) for name in first.histories},
+        label=torch.cat([batch.label for batch in batches]),
+        weight=torch.cat([batch.weight for batch in batches]),
+        group=torch.cat([batch.group for batch in batches]),
+        time=torch.cat([batch.time for batch in batches]),
+        domain=torch.cat([batch.domain for batch in batches]),
+        provenance=tuple(part for batch in batches for part in batch.provenance),
+    )
+
+
+def _join_histories(parts: list[Sequence]) -> Sequence:
+    return Sequence(
+        _concat([part.items for part in parts]),
+        torch.cat([part.lengths for part in parts]),
+        {name: _concat([part.side[name] for part in parts]) for name in parts[0].side},
+    )
+
+
+def _concat(tensors: list[Tensor]) -> Tensor:
+    """Stacks [b, L_i] tensors, the narrower ones padded with 0."""
+    if tensors[0].dim() == 1:
+        return torch.cat(tensors)
+    width = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+
+def _lengths(lists: pa.Array) -> npt.NDArray[np.int64]:
+    return np.asarray(np.diff(lists.offsets.to_numpy()), dtype=np.int64)
+
+
+def _tensor(column: pa.Array, dtype: type[np.generic]) -> Tensor:
+    return torch.from_numpy(column.to_numpy().astype(dtype))
+
+
+def _padded(lists: pa.Array, lengths: npt.NDArray[np.int64], max_width: int | None = None) -> Tensor:
+    """int64 [b, W] of list values, padded at the end; W is the longest list, at least 1, at most ``max_width``."""
+    width = max(1, int(lengths.max(initial=0)))
+    padded = np.zeros((len(lengths), width), np.int64)
+    padded[np.arange(width) < lengths[:, None]] = lists.flatten().to_numpy()
+    return torch.from_numpy(padded[:, :max_width] if max_width else padded)

@@ -1,0 +1,126 @@
+"""The manifest of a split: its Parquet files and their row groups, read from the footers and checked on the driver."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raytrain.data.contract import Contract
+from raytrain.errors import ContractError
+from raytrain.settings import nearest
+from raytrain.storage import Storage
+
+NUM_FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every row group of a split, in the order of file name and row group."""
+
+    files: tuple[str, ...]
+    """Names relative to the data set."""
+    file_index: npt.NDArray[np.int32]
+    """[number of fragments], into ``files``"""
+    row_group: npt.NDArray[np.int32]
+    num_rows: npt.NDArray[np.int64]
+
+    def fingerprint(self) -> str:
+        """Changes whenever a file or a row count does."""
+        digest = hashlib.sha256("\n".join(self.files).encode())
+        for array in (self.file_index, self.row_group, self.num_rows):
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def sample_schema(contract: Contract) -> dict[str, pa.DataType]:
+    """Column name -> Arrow type of the sample files; a feature may repeat a key column."""
+    schema: dict[str, pa.DataType] = {
+        contract.user: pa.int32(),
+        contract.item: pa.int32(),
+        contract.time: pa.int64(),
+        contract.label: pa.float32(),
+    }
+    types = {"id": pa.int32(), "multi": pa.list_(pa.int32()), "dense": pa.float32()}
+    schema |= {feature.name: types[feature.kind] for feature in contract.features}
+    if contract.group not in schema:
+        schema[contract.group] = pa.int32()
+    if contract.slice and contract.slice not in schema:
+        schema[contract.slice] = pa.int32()
+    return schema
+
+
+def read_manifest(contract: Contract, data_path: str, domain: str, split: str) -> Manifest:
+    """Reads the footers of a split's files in parallel and holds their schema against the contract.
+
+    Files without rows are left out. Our choice: one thread pool on the driver; a footer is one small ranged read.
+
+    Raises:
+        ContractError: no such split, no file, no row, an unreadable footer, a missing column, or a wrong type.
+    """
+    if domain not in contract.domains:
+        raise ContractError(f"The data set has to have domain {domain}. {nearest(domain, contract.domains)}")
+    if split not in contract.domains[domain].splits:
+        raise ContractError(
+            f"Domain {domain} has to have split {split}. Received: {', '.join(contract.domains[domain].splits)}. Prepare it again."
+        )
+    storage = Storage(data_path)
+    path = contract.domains[domain].splits[split].path
+    files = storage.list_files(path, suffix=".parquet")
+    if not files:
+        raise ContractError(f"{storage.join(path)} has to hold Parquet files. Received: none. Prepare the data set again.")
+    expected = sample_schema(contract)
+    with ThreadPoolExecutor(NUM_FOOTER_THREADS) as pool:
+        counts = list(pool.map(lambda file: _row_groups(storage, file, expected), files))
+    file_index = np.repeat(np.arange(len(files), dtype=np.int32), [len(rows) for rows in counts])
+    row_group = np.concatenate([np.arange(len(rows), dtype=np.int32) for rows in counts])
+    num_rows = np.concatenate([np.asarray(rows, dtype=np.int64) for rows in counts])
+    manifest = Manifest(tuple(files), file_index[num_rows > 0], row_group[num_rows > 0], num_rows[num_rows > 0])
+    if not len(manifest.num_rows):
+        raise ContractError(f"{storage.join(path)} has to hold rows. Received: {len(files)} files, 0 rows. Check the split quantiles.")
+    return manifest
+
+
+def check_labels(contract: Contract, data_path: str, domain: str, split: str) -> None:
+    """A split that is scored needs both classes; the count in the contract decides.
+
+    Raises:
+        ContractError: the split has no positive, or no negative.
+    """
+    declared = contract.domains[domain].splits[split]
+    if declared.num_positives in (0, declared.num_rows):
+        kind = "positive" if declared.num_positives == 0 else "negative"
+        raise ContractError(
+            f"Split {split} of domain {domain} has to hold positives and negatives. Received: {declared.num_rows} rows in "
+            f"{data_path}, no {kind}. Widen the split or check the label rule."
+        )
+
+
+def _row_groups(storage: Storage, file: str, expected: dict[str, pa.DataType]) -> list[int]:
+    """Row counts of a file's row groups, after its schema was checked."""
+    try:
+        with storage.filesystem.open_input_file(storage.path(file)) as handle:
+            metadata = pq.ParquetFile(handle).metadata
+            schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowInvalid, OSError) as err:
+        raise ContractError(
+            f"{storage.join(file)} has to be a Parquet file. Received: {str(err).splitlines()[0]} Write the file again or remove it."
+        ) from None
+    for name, expected_type in expected.items():
+        if name not in schema.names:
+            raise ContractError(f"{storage.join(file)} has to have column {name}. {nearest(name, schema.names)}")
+        if not _same_type(schema.field(name).type, expected_type):
+            raise ContractError(
+                f"{storage.join(file)} has to have column {name} of type {expected_type}. "
+                f"Received: {schema.field(name).type}. Write the column with that type."
+            )
+    return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+
+
+def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_list(expected):
+        return bool(pa.types.is_list(found)) and bool(found.value_type == expected.value_type)
+    return bool(found == expected)

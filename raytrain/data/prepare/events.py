@@ -1,0 +1,128 @@
+"""Columns of raw events brought to one type each, and the rows that cannot be used left out with their reason."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raytrain.data.prepare.spec import EventSpec, Key, Label, Time
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@dataclass(frozen=True)
+class Events:
+    """N usable events of one block."""
+
+    user: pa.Array
+    """int64 or large_string [N], as read: not encoded yet"""
+    item: pa.Array
+    time: npt.NDArray[np.int64]
+    """[N], Unix seconds"""
+    label: npt.NDArray[np.float32]
+    """[N]; 0 or 1 once the scan has passed"""
+    block: pa.Table
+    """the N rows with all their raw columns"""
+
+
+def clean(block: pa.Table, spec: EventSpec) -> tuple[Events, Counter[str]]:
+    """Keeps the rows that have a user, an item, a time and a label; counts the others by the first reason that holds."""
+    user = id_values(block[spec.keys.user.column])
+    item = id_values(block[spec.keys.item.column])
+    time, no_time = _seconds(block[spec.keys.time.column], spec.keys.time)
+    label, no_label, nan_label = _labels(block[spec.label.column], spec.label)
+    reasons = {
+        "null user": _is_null(user),
+        "user out of range": _out_of_range(user, spec.keys.user),
+        "null item": _is_null(item),
+        "item out of range": _out_of_range(item, spec.keys.item),
+        "null time": no_time,
+        "null label": no_label,
+        "NaN label": nan_label,
+    }
+    keep = np.ones(block.num_rows, dtype=bool)
+    dropped: Counter[str] = Counter()
+    for reason, bad in reasons.items():
+        dropped[reason] = int((keep & bad).sum())
+        keep &= ~bad
+    if keep.all():
+        return Events(user, item, time, label, block), +dropped
+    mask = pa.array(keep)
+    return Events(user.filter(mask), item.filter(mask), time[keep], label[keep], block.filter(mask)), +dropped
+
+
+def id_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Integers as int64 and strings as large_string, in one chunk; unsigned 64-bit values wrap, one to one."""
+    array = _one_chunk(column)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_integer(array.type):
+        return array.cast(pa.int64(), safe=False)
+    if pa.types.is_boolean(array.type):
+        return array.cast(pa.int64())
+    return array.cast(pa.large_string())
+
+
+def list_values(column: pa.ChunkedArray, max_values: int) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """(row of each value, the value) of a list column: the first ``max_values`` of each row, nulls left out."""
+    array = _one_chunk(column)
+    rows = pc.list_parent_indices(array).to_numpy()
+    values = id_values(pc.list_flatten(array))
+    position = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    keep = (position < max_values) & ~_is_null(values)
+    return rows[keep].astype(np.int64), values.filter(pa.array(keep))
+
+
+def dense_values(column: pa.ChunkedArray, missing: float) -> tuple[npt.NDArray[np.float32], int]:
+    """float32 [N] with ``missing`` in place of nulls and non-finite values, and how many those were."""
+    values = _one_chunk(column).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float32)
+    bad = ~np.isfinite(values)
+    return np.where(bad, np.float32(missing), values), int(bad.sum())
+
+
+def side_codes(column: pa.ChunkedArray, num_values: int) -> npt.NDArray[np.int8]:
+    """int8 [N]: codes 1..num_values-1, whole numbers of any type; 0 for anything else."""
+    codes = _one_chunk(column).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.where((codes > 0) & (codes < num_values) & (codes == np.floor(codes)), codes, 0).astype(np.int8)
+
+
+def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _is_null(array: pa.Array) -> Any:
+    return np.asarray(array.is_null())
+
+
+def _out_of_range(values: pa.Array, key: Key) -> Any:
+    if key.encoding != "direct" or key.num_rows is None:
+        return np.zeros(len(values), dtype=bool)
+    ids = np.asarray(pc.fill_null(values, 1))
+    return (ids < 1) | (ids >= key.num_rows)
+
+
+def _seconds(column: pa.ChunkedArray, key: Time) -> tuple[Any, Any]:
+    array = _one_chunk(column)
+    unit = key.unit
+    if pa.types.is_date(array.type):
+        array = array.cast(pa.timestamp("s"))
+    if pa.types.is_timestamp(array.type):
+        unit = array.type.unit
+    missing = _is_null(array)
+    ticks = np.asarray(pc.fill_null(array.cast(pa.int64()), 0))
+    # Floor, so that times before 1970 keep their order.
+    return ticks // _PER_SECOND[unit], missing
+
+
+def _labels(column: pa.ChunkedArray, rule: Label) -> tuple[Any, Any, Any]:
+    array = _one_chunk(column)
+    missing = _is_null(array)
+    values = np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), 0.0))
+    nan = np.isnan(values)
+    if rule.at_least is not None:
+        values = values >= rule.at_least
+    return values.astype(np.float32), missing, nan

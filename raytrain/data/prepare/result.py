@@ -1,0 +1,141 @@
+"""What a finished prepare says: the contract, and the summary of every row that went in."""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from raytrain.data.contract import SPLITS, Contract, Domain, Feature, History, Overlap, SideInformation, Split, Table
+from raytrain.data.prepare.encode import BlockParts
+from raytrain.data.prepare.fingerprint import combined_digest
+from raytrain.data.prepare.scan import Cut, Scan
+from raytrain.data.prepare.spec import ITEM, USER, EventSpec
+from raytrain.data.prepare.write import Bucket, Moments, history_path, sample_path
+
+
+@dataclass(frozen=True)
+class EncodedDomain:
+    """The merged first pass of one domain: its partial files, and which ids occur in it."""
+
+    files: list[str]
+    has_user: npt.NDArray[np.bool_]
+    """[rows of the user table]"""
+    has_item: npt.NDArray[np.bool_]
+    unknown: Counter[str]
+
+    @classmethod
+    def empty(cls, table_rows: dict[str, int]) -> Self:
+        return cls([], np.zeros(table_rows[USER], dtype=bool), np.zeros(table_rows[ITEM], dtype=bool), Counter())
+
+    def add(self, part: BlockParts) -> None:
+        self.files.append(part.file)
+        self.unknown.update(part.unknown)
+        self.has_user[part.users] = True
+        self.has_item[part.items] = True
+
+
+def build_contract(
+    spec: EventSpec,
+    table_rows: dict[str, int],
+    encoded: dict[str, EncodedDomain],
+    buckets: dict[str, list[Bucket]],
+    num_buckets: int,
+) -> Contract:
+    """The contract of the files that were written."""
+    hashed = {table for table, space, _ in spec.id_columns() if space.encoding == "hash"}
+    side = tuple(SideInformation(name=side.name, num_values=side.num_values, derived_from=side.derived_from) for side in spec.side)
+    return Contract(
+        dataset=spec.dataset,
+        content_hash=combined_digest(
+            (f"{path}/{number}", digest)
+            for domain, written in buckets.items()
+            for number, bucket in enumerate(written)
+            for path, digest in _digests(domain, bucket)
+        ),
+        num_buckets=num_buckets,
+        group=spec.group,
+        slice=spec.slice,
+        tables={table: Table(num_rows=max(2, rows), hashed=table in hashed) for table, rows in table_rows.items()},
+        features=_features(spec, buckets),
+        domains={
+            name: Domain(
+                role=domain.role,
+                splits={split: _split(name, split, buckets[name]) for split in SPLITS},
+                history=History(
+                    path=history_path(name),
+                    table=ITEM,
+                    side=side,
+                    num_events=sum(bucket.num_events for bucket in buckets[name]),
+                    num_users=sum(bucket.num_users for bucket in buckets[name]),
+                    max_events=max(bucket.max_events for bucket in buckets[name]),
+                ),
+            )
+            for name, domain in spec.domains.items()
+        },
+        overlap=tuple(
+            Overlap(
+                domains=(one, other),
+                num_shared_users=int((encoded[one].has_user & encoded[other].has_user).sum()),
+                num_shared_items=int((encoded[one].has_item & encoded[other].has_item).sum()),
+            )
+            for one, other in combinations(spec.domains, 2)
+        ),
+    )
+
+
+def summary(spec: EventSpec, scan: Scan, encoded: dict[str, EncodedDomain], cut: Cut, contract: Contract) -> dict[str, Any]:
+    """What prepared.json holds: rows in, out and dropped by reason; values that became id 0; the times of the cut."""
+    return {
+        "state": "finished",
+        "content_hash": contract.content_hash,
+        "valid_from_time": cut.valid_time,
+        "test_from_time": cut.test_time,
+        "domains": {
+            name: {
+                "rows_in": scan.num_rows[name],
+                "rows_out": sum(split.num_rows for split in contract.domains[name].splits.values()),
+                "dropped": dict(sorted(scan.dropped[name].items())),
+                "unknown_values": dict(sorted(encoded[name].unknown.items())),
+            }
+            for name in spec.domains
+        },
+    }
+
+
+def dropped_rows(scan: Scan) -> str:
+    """One clause: how many rows are left out, and why."""
+    total: Counter[str] = sum(scan.dropped.values(), Counter())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in total.most_common())
+    return f"{scan.num_rows.total():,} rows, {total.total():,} dropped" + (f" ({reasons})" if reasons else "")
+
+
+def _digests(domain: str, bucket: Bucket) -> list[tuple[str, str]]:
+    samples = [(sample_path(domain, split), bucket.splits[split].digest) for split in SPLITS]
+    return [*samples, (history_path(domain), bucket.history_digest)]
+
+
+def _split(domain: str, split: str, buckets: list[Bucket]) -> Split:
+    parts = [bucket.splits[split] for bucket in buckets]
+    return Split(
+        path=sample_path(domain, split),
+        num_rows=sum(part.num_rows for part in parts),
+        num_positives=sum(part.num_positives for part in parts),
+        min_time=min((part.min_time for part in parts if part.min_time is not None), default=None),
+        max_time=max((part.max_time for part in parts if part.max_time is not None), default=None),
+    )
+
+
+def _features(spec: EventSpec, buckets: dict[str, list[Bucket]]) -> tuple[Feature, ...]:
+    features = []
+    for feature in spec.features:
+        if feature.kind == "dense":
+            # Added in domain and bucket order: floating point sums have to come out the same every time.
+            moments = sum((bucket.moments[feature.name] for written in buckets.values() for bucket in written), Moments())
+            features.append(Feature(name=feature.name, kind="dense", mean=moments.mean, std=moments.std))
+        else:
+            table = feature.name if feature.name in (USER, ITEM) else feature.table_name
+            features.append(Feature(name=feature.name, kind=feature.kind, table=table, max_values=feature.max_values))
+    return tuple(features)

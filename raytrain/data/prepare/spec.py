@@ -1,0 +1,223 @@
+"""What a recipe declares about its event tables: one row an event, one set of Parquet files a domain. Torch- and Ray-free."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from raytrain.data.contract import FeatureKind
+from raytrain.settings import Section
+
+USER, ITEM, TIME, LABEL = "user", "item", "time", "label"
+KEY_COLUMNS = (USER, ITEM, TIME, LABEL)
+
+Encoding = Literal["vocabulary", "hash", "direct"]
+"""vocabulary: sorted distinct values of all domains -> 1..V, held whole on the driver. hash: 1 + hash mod (num_rows - 1),
+values may collide. direct: the column holds ids 1..num_rows-1 already."""
+
+
+class IdSpace(Section):
+    """How values of one table become ids."""
+
+    encoding: Encoding = "vocabulary"
+    num_rows: Annotated[int, Field(ge=2, lt=2**31)] | None = None
+    """Rows of the table with row 0, for hash and direct; a vocabulary counts its own."""
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        if (self.num_rows is None) != (self.encoding == "vocabulary"):
+            raise ValueError(
+                "num_rows goes with encoding hash or direct, and only with them. "
+                f"Received: encoding={self.encoding}, num_rows={self.num_rows}. Set both or neither."
+            )
+        return self
+
+
+class Key(IdSpace):
+    """The user or item column. Hashed users that collide share one history."""
+
+    column: str
+
+
+class Time(Section):
+    column: str
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+    """Of an integer column; a timestamp column carries its own."""
+
+
+class Keys(Section):
+    user: Key = Key(column=USER)
+    item: Key = Key(column=ITEM)
+    time: Time = Time(column=TIME)
+
+
+class Label(Section):
+    """1 where ``column`` >= ``at_least``; without ``at_least`` the column holds 0 and 1 itself."""
+
+    column: str
+    at_least: float | None = None
+
+
+class FeatureSpec(IdSpace):
+    """One feature. Named user or item, it is the key itself and takes the key's encoding."""
+
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    kind: FeatureKind = "id"
+    column: str | None = None
+    """Column of the events; null takes ``name``."""
+    table: str | None = None
+    """Id space shared with other features that name the same one; null makes its own, called ``name``."""
+    max_values: PositiveInt | None = None
+    """Of a multi feature: the first so many values are kept."""
+    missing: float = 0.0
+    """What replaces a null or non-finite value of a dense feature."""
+
+    @property
+    def source_column(self) -> str:
+        return self.column or self.name
+
+    @property
+    def table_name(self) -> str:
+        return self.table or self.name
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if (self.kind == "multi") != (self.max_values is not None):
+            raise ValueError(
+                f"max_values goes with kind multi. Received: name={self.name}, kind={self.kind}, max_values={self.max_values}. Change one."
+            )
+        if self.kind == "dense" and (self.table is not None or self.num_rows is not None):
+            raise ValueError(f"A dense feature has no table. Received: name={self.name}, table={self.table}. Remove table and num_rows.")
+        if self.name in (TIME, LABEL):
+            raise ValueError(f"A feature may not be called {TIME} or {LABEL}. Received: name={self.name}. Set name and column apart.")
+        if self.name in (USER, ITEM) and (self.kind != "id" or self.column or self.table or self.encoding != "vocabulary"):
+            raise ValueError(
+                f"Feature {self.name} is the key itself. Received: more than its name. Say how it is encoded under keys.{self.name}."
+            )
+        return self
+
+
+class SideSpec(Section):
+    """A code beside each history event. column: whole numbers 1..num_values-1, anything else becomes 0."""
+
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    derived_from: Literal["column", "age"] = "column"
+    column: str | None = None
+    """Column of the events; null takes ``name``."""
+    num_values: Annotated[int, Field(ge=2, le=128)] = 34
+    """The default covers ages up to 2^32 seconds: 1 + floor(log2(1 + s)) <= 33."""
+
+    @property
+    def source_column(self) -> str:
+        return self.column or self.name
+
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        if self.name in KEY_COLUMNS:
+            raise ValueError(f"Side information may not be called {', '.join(KEY_COLUMNS)}. Received: name={self.name}. Rename it.")
+        return self
+
+
+class DomainSpec(Section):
+    role: Literal["target", "source"]
+    path: str
+    """A Parquet file, a directory of them (searched below), or a pattern with * and ?, on any file system."""
+
+
+class SplitRule(Section):
+    """Shares of the target domain's rows in time order; the two times found cut every domain.
+
+    valid_time = sorted target times[int(valid_from * rows)], test_time likewise; train: time < valid_time, valid:
+    valid_time <= time < test_time, test: the rest.
+    """
+
+    valid_from: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    test_from: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.valid_from >= self.test_from:
+            raise ValueError(
+                f"valid_from has to be below test_from. Received: valid_from={self.valid_from}, test_from={self.test_from}. Lower it."
+            )
+        return self
+
+
+def _name_alone(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _column_alone(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+class EventSpec(Section):
+    """Event tables and what their columns mean."""
+
+    dataset: str
+    domains: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], DomainSpec]
+    keys: Keys = Keys()
+    label: Annotated[Label, BeforeValidator(_column_alone)]
+    features: tuple[Annotated[FeatureSpec, BeforeValidator(_name_alone)], ...]
+    side: tuple[Annotated[SideSpec, BeforeValidator(_name_alone)], ...] = ()
+    split: SplitRule = SplitRule()
+    slice: str | None = None
+    """An id feature that gain is kept by."""
+    group: str = USER
+    """The id feature that GAUC groups by, or user."""
+
+    @model_validator(mode="after")
+    def _check_across(self) -> Self:
+        targets = [name for name, domain in self.domains.items() if domain.role == "target"]
+        if len(targets) != 1:
+            raise ValueError(f"Exactly one domain has to have role target. Received: domains={targets}. Mark one.")
+        for what, names in (("features", [f.name for f in self.features]), ("side", [s.name for s in self.side])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"Names under {what} have to differ. Received: {', '.join(twice)} twice. Rename one.")
+        ids = {USER, ITEM, *(f.name for f in self.features if f.kind == "id")}
+        for what, name in (("slice", self.slice), ("group", self.group)):
+            if name is not None and name not in ids:
+                raise ValueError(f"{what} has to name an id feature. Received: {what}={name}. Choose one of: {', '.join(sorted(ids))}.")
+        spaces: dict[str, tuple[Encoding, int | None]] = {}
+        for table, space, _ in self.id_columns():
+            found = (space.encoding, space.num_rows)
+            if spaces.setdefault(table, found) != found:
+                raise ValueError(
+                    f"Columns that share table {table} have to be encoded alike. Received: {spaces[table]} and {found}. Use one encoding."
+                )
+        return self
+
+    @property
+    def target(self) -> str:
+        return next(name for name, domain in self.domains.items() if domain.role == "target")
+
+    @property
+    def encoded_features(self) -> tuple[FeatureSpec, ...]:
+        """The features that are columns of their own; user and item are key columns already."""
+        return tuple(feature for feature in self.features if feature.name not in (USER, ITEM))
+
+    @property
+    def side_columns(self) -> tuple[SideSpec, ...]:
+        """The side information that is stored; age is derived when histories are read."""
+        return tuple(side for side in self.side if side.derived_from == "column")
+
+    def id_columns(self) -> Iterator[tuple[str, IdSpace, str]]:
+        """(table, its id space, column of the events) of both keys and of every id and multi feature."""
+        yield USER, self.keys.user, self.keys.user.column
+        yield ITEM, self.keys.item, self.keys.item.column
+        for feature in self.encoded_features:
+            if feature.kind != "dense":
+                yield feature.table_name, feature, feature.source_column
+
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        """table -> columns of the events whose distinct values it holds."""
+        found: dict[str, tuple[str, ...]] = {}
+        for table, space, column in self.id_columns():
+            if space.encoding == "vocabulary":
+                found[table] = (*found.get(table, ()), column)
+        return found
+
+    def table_rows(self) -> dict[str, int | None]:
+        """table -> its declared rows; None for a vocabulary."""
+        return {table: space.num_rows for table, space, _ in self.id_columns()}

@@ -1,0 +1,194 @@
+"""Second pass of the shuffle: a task gathers one bucket of one domain, sorts it and writes its samples and histories.
+
+The bucket has to fit into the task's memory: raise num_buckets for more data.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raytrain.data.contract import SPLITS
+from raytrain.data.prepare.encode import SIDE_PREFIX, partial_schema
+from raytrain.data.prepare.fingerprint import table_digest
+from raytrain.data.prepare.scan import Cut
+from raytrain.data.prepare.spec import ITEM, LABEL, TIME, USER, EventSpec
+from raytrain.storage import Storage
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many rows a row group holds."""
+
+    row_group_rows: int
+    """samples"""
+    row_group_events: int
+    """history events; a row group holds whole users, so one user with more makes a larger one"""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations; ``+`` is Chan, Golub and LeVeque's (1983) pairwise update."""
+
+    num_rows: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def __add__(self, other: "Moments") -> "Moments":
+        total = self.num_rows + other.num_rows
+        if total == 0:
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean + delta * other.num_rows / total
+        return Moments(total, mean, self.squares + other.squares + delta**2 * self.num_rows * other.num_rows / total)
+
+    @property
+    def std(self) -> float:
+        """Of the population; 1 for a column that does not vary."""
+        return float(np.sqrt(self.squares / self.num_rows)) if self.num_rows and self.squares > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class SplitBucket:
+    num_rows: int
+    num_positives: int
+    min_time: int | None
+    max_time: int | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What was written for one bucket of one domain."""
+
+    splits: dict[str, SplitBucket]
+    num_events: int
+    num_users: int
+    max_events: int
+    history_digest: str
+    moments: dict[str, Moments]
+    """dense feature -> moments of training rows"""
+
+
+def sample_path(domain: str, split: str) -> str:
+    return f"samples/{domain}/{split}"
+
+
+def history_path(domain: str) -> str:
+    return f"histories/{domain}"
+
+
+def bucket_file(folder: str, bucket: int) -> str:
+    return f"{folder}/bucket-{bucket:05d}.parquet"
+
+
+def write_bucket(
+    domain: str, bucket: int, partial_files: list[str], spec: EventSpec, cut: Cut, layout: Layout, scratch: Storage, output: Storage
+) -> Bucket:
+    """Writes ``samples/<domain>/<split>/bucket`` and ``histories/<domain>/bucket``, empty ones too."""
+    rows = canonical_order(_gather(partial_files, bucket, scratch, partial_schema(spec)))
+    samples = rows.select([name for name in rows.column_names if not name.startswith(SIDE_PREFIX)])
+    split_codes = cut.split_of(rows[TIME].to_numpy())
+    splits, moments = {}, {}
+    for code, split in enumerate(SPLITS):
+        part = samples.filter(pa.array(split_codes == code))
+        _write(part, output, bucket_file(sample_path(domain, split), bucket), _even_groups(part.num_rows, layout.row_group_rows))
+        times = part[TIME].to_numpy()
+        splits[split] = SplitBucket(
+            num_rows=part.num_rows,
+            num_positives=int((part[LABEL].to_numpy() > 0).sum()),
+            min_time=int(times[0]) if len(times) else None,
+            max_time=int(times[-1]) if len(times) else None,
+            digest=table_digest(part),
+        )
+        if split == "train":
+            moments = {
+                feature.name: _moments(part[feature.name].to_numpy()) for feature in spec.encoded_features if feature.kind == "dense"
+            }
+    histories, offsets = history_table(rows, spec)
+    _write(histories, output, bucket_file(history_path(domain), bucket), _user_groups(offsets, layout.row_group_events))
+    return Bucket(
+        splits=splits,
+        num_events=rows.num_rows,
+        num_users=histories.num_rows,
+        max_events=int(np.diff(offsets).max(initial=0)),
+        history_digest=table_digest(histories),
+        moments=moments,
+    )
+
+
+def canonical_order(rows: pa.Table) -> pa.Table:
+    """Rows by (time, user, item, every other column): rows that still tie are equal, so the result is unique."""
+    keys = {name: rows[name] for name in (TIME, USER, ITEM)}
+    for name in rows.column_names:
+        if name not in keys:
+            keys[name] = _list_as_bytes(rows[name]) if pa.types.is_list(rows[name].type) else rows[name]
+    order = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
+    return rows.take(order)
+
+
+def history_table(rows: pa.Table, spec: EventSpec) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """(one row a user by ascending id with lists of its events by (time, item), offsets [U + 1] of the users' events)."""
+    # The rows come in canonical order and the sort is stable, so inside a user (time, item, rest) order is kept.
+    user = rows[USER].to_numpy()
+    order = np.argsort(user, kind="stable")
+    users, num_events = np.unique(user, return_counts=True)
+    offsets = np.concatenate([[0], np.cumsum(num_events)])
+    columns: dict[str, pa.Array] = {USER: pa.array(users)}
+    names = {ITEM: ITEM, TIME: TIME, **{side.name: SIDE_PREFIX + side.name for side in spec.side_columns}}
+    for name, column in names.items():
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(rows[column].to_numpy()[order]))
+    schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
+    return pa.Table.from_arrays(list(columns.values()), schema=schema), offsets
+
+
+def _list_as_bytes(column: pa.ChunkedArray) -> pa.Array:
+    """Lists of non-negative ids as big-endian bytes, which sort as the lists do; Arrow has no order for lists."""
+    lengths = np.asarray(pc.list_value_length(column))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64) * 4
+    ids = column.combine_chunks().flatten().to_numpy().astype(">i4")
+    return pa.Array.from_buffers(pa.large_binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(ids)])
+
+
+def _gather(files: list[str], bucket: int, scratch: Storage, schema: pa.Schema) -> pa.Table:
+    parts = [schema.empty_table()]
+    for file in files:
+        with scratch.filesystem.open_input_file(scratch.path(file)) as source:
+            parts.append(pq.ParquetFile(source).read_row_group(bucket, use_threads=False).cast(schema))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _write(table: pa.Table, output: Storage, name: str, groups: Iterator[tuple[int, int]]) -> None:
+    with (
+        output.filesystem.open_output_stream(output.path(name)) as sink,
+        pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True) as writer,
+    ):
+        for start, stop in groups:
+            writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+
+
+def _even_groups(num_rows: int, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, num_rows, size):
+        yield start, min(start + size, num_rows)
+
+
+def _user_groups(offsets: npt.NDArray[np.int64], max_events: int) -> Iterator[tuple[int, int]]:
+    """Ranges of whole users with at most ``max_events`` events, or one user."""
+    start, num_users = 0, len(offsets) - 1
+    while start < num_users:
+        stop = int(np.searchsorted(offsets, offsets[start] + max_events, side="right")) - 1
+        stop = max(stop, start + 1)
+        yield start, stop
+        start = stop
+
+
+def _moments(values: npt.NDArray[np.float32]) -> Moments:
+    if not len(values):
+        return Moments()
+    wide = values.astype(np.float64)
+    mean = float(wide.mean())
+    return Moments(len(wide), mean, float(((wide - mean) ** 2).sum()))

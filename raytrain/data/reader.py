@@ -1,0 +1,123 @@
+"""What a read task does: read one window, check every row, shuffle, join histories, emit micro-batches.
+
+A micro-batch leaves as an Arrow table *of one row*: every column is wrapped in a list. Ray therefore never slices, merges
+or drops sample rows, and collation and shuffling cost the training process nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raytrain.data.batch import STATUS_PADDING
+from raytrain.data.contract import Contract
+from raytrain.data.fragments import FragmentSlice, Window, generator, micro_batches
+from raytrain.data.history import load_histories
+from raytrain.data.manifest import sample_schema
+from raytrain.data.quarantine import check_rows, empty_rows, save_quarantine
+from raytrain.storage import Storage
+
+EPOCH, FRAGMENT, ROW, STATUS = "_epoch", "_fragment", "_row", "_status"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything a read task has to know besides its window."""
+
+    contract: Contract
+    data_path: str
+    batch_size: int
+    world_size: int
+    shuffle: bool
+    seed: int
+    history_length: int
+    histories: tuple[str, ...]
+    """Domains whose history is joined."""
+    quarantine_path: str | None = None
+    """Directory for bad rows; null counts them only."""
+
+
+def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
+    """Yields the window's micro-batches in order (global batch, then rank), each wrapped into one row.
+
+    Columns: the sample columns, ``<history>/<column>`` lists, and the provenance ``_epoch, _fragment, _row, _status``.
+    """
+    storage = Storage(reading.data_path)
+    rows, reasons = check_rows(reading.contract, _read_rows(reading, storage, window))
+    if reading.quarantine_path is not None and any(reasons):
+        save_quarantine(reading.quarantine_path, window, rows, reasons)
+    users = rows.column(reading.contract.user).to_numpy().astype(np.int64)
+    times = rows.column(reading.contract.time).to_numpy()
+    files = sorted({part.file.rpartition("/")[2] for part in window.slices})
+    joined = {}
+    for name in reading.histories:
+        history = reading.contract.domains[name].history
+        assert history is not None, name
+        paths = [f"{history.path}/{file}" for file in files]
+        joined[name] = load_histories(storage, history, paths, users, times, reading.history_length)
+    order = np.arange(rows.num_rows)
+    if reading.shuffle:
+        order = generator(reading.seed, window.epoch, window.index).permutation(rows.num_rows)
+    padding = rows.num_rows
+    rows = pa.concat_tables([rows, _padding_row(rows.schema, window.epoch)]).combine_chunks()
+    for chosen in micro_batches(padding, reading.batch_size, reading.world_size, order):
+        batch = rows.take(pa.array(np.where(chosen >= 0, chosen, padding)))
+        columns = {name: batch.column(name) for name in batch.column_names}
+        for name, history_rows in joined.items():
+            columns |= {f"{name}/{column}": values for column, values in history_rows.cut(chosen).items()}
+        yield wrap(pa.table(columns))
+
+
+def wrap(batch: pa.Table) -> pa.Table:
+    """b rows -> one row whose columns are lists of b; no copy of values."""
+    offsets = pa.array([0, batch.num_rows], type=pa.int32())
+    return pa.table({name: pa.ListArray.from_arrays(offsets, _one_chunk(batch.column(name))) for name in batch.column_names})
+
+
+def unwrap(row: pa.Table) -> dict[str, pa.Array]:
+    """The inverse of ``wrap``: column -> array of b values."""
+    return {name: _one_chunk(row.column(name)).flatten() for name in row.column_names}
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _read_rows(reading: Reading, storage: Storage, window: Window) -> pa.Table:
+    """The window's rows in plan order with their provenance; an unreadable row group gives rows of nulls."""
+    schema = pa.schema(list(sample_schema(reading.contract).items()))
+    tables = []
+    for part in window.slices:
+        table = _read_slice(storage, part, schema)
+        provenance = {
+            EPOCH: np.full(part.num_rows, window.epoch, np.int32),
+            FRAGMENT: np.full(part.num_rows, part.fragment, np.int32),
+            ROW: np.arange(part.start, part.stop, dtype=np.int32),
+        }
+        for name, values in provenance.items():
+            table = table.append_column(name, pa.array(values))
+        tables.append(table)
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _read_slice(storage: Storage, part: FragmentSlice, schema: pa.Schema) -> pa.Table:
+    try:
+        with storage.filesystem.open_input_file(storage.path(part.file)) as handle:
+            parquet = pq.ParquetFile(handle, pre_buffer=True)
+            table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
+        return table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, OSError):
+        # Counted and saved as "unreadable row group" by check_rows: every column of these rows is null.
+        return empty_rows(schema, part.num_rows)
+
+
+def _padding_row(schema: pa.Schema, epoch: int) -> pa.Table:
+    """The row that stands in where a micro-batch has fewer rows than its rank needs."""
+    values: dict[str, npt.NDArray[np.generic] | list[list[int]]] = {}
+    for field in schema:
+        values[field.name] = [[]] if pa.types.is_list(field.type) else np.zeros(1, field.type.to_pandas_dtype())
+    values |= {EPOCH: np.array([epoch]), FRAGMENT: np.array([-1]), ROW: np.array([-1]), STATUS: np.array([STATUS_PADDING])}
+    return pa.table({field.name: pa.array(values[field.name], type=field.type) for field in schema})

@@ -1,0 +1,138 @@
+"""Streams: what the driver hands to Ray Train, and what a worker iterates.
+
+A stream of a domain is one ``ray.data.Dataset`` whose rows are micro-batches (``source.py``). ``streaming_split`` deals
+them to ranks in turn; since every row is one micro-batch and their number is a multiple of the world size, each rank gets
+equally many, nothing is dropped, and with preserved order rank r receives its part of global batch k as its k-th.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray.data
+from ray.data import DataContext, DataIterator, Dataset, ExecutionOptions
+from ray.train import DataConfig
+
+from raytrain.config import DataSection
+from raytrain.data.batch import Batch
+from raytrain.data.collate import Collator, join_domains
+from raytrain.data.contract import Contract
+from raytrain.data.fragments import FragmentPlan
+from raytrain.data.manifest import Manifest
+from raytrain.data.reader import Reading
+from raytrain.data.source import FragmentSource
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """One domain's split, ready to be read: picklable, torch-free until iterated."""
+
+    contract: Contract
+    data: DataSection
+    domain: str
+    split: str
+    manifest: Manifest
+    batch_size: int
+    """Rows of a global batch."""
+    histories: tuple[str, ...]
+    shuffle: bool
+    seed: int
+    epochs: tuple[int, ...] = (0,)
+    num_batches: int | None = None
+    """Global batches after which the stream ends, over all epochs; null reads every epoch whole."""
+    quarantine_path: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}/{self.domain}"
+
+    @property
+    def plan(self) -> FragmentPlan:
+        return FragmentPlan(self.manifest, self.batch_size, self.data.window_batches, self.data.files_per_window, self.shuffle, self.seed)
+
+    @property
+    def total_batches(self) -> int:
+        """Global batches of the whole stream."""
+        whole = len(self.epochs) * self.plan.num_batches
+        return whole if self.num_batches is None else min(whole, self.num_batches)
+
+    @property
+    def expected_rows(self) -> int:
+        """Rows the stream will serve, from the plan alone."""
+        return self.plan.num_rows_in(self.total_batches)
+
+    def lasting(self, epochs: Iterable[int], num_batches: int | None) -> "StreamSpec":
+        return replace(self, epochs=tuple(epochs), num_batches=num_batches)
+
+    def source(self, world_size: int) -> FragmentSource:
+        reading = Reading(
+            contract=self.contract,
+            data_path=self.data.path,
+            batch_size=self.batch_size,
+            world_size=world_size,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            history_length=self.data.history_length,
+            histories=self.histories,
+            quarantine_path=self.quarantine_path,
+        )
+        return FragmentSource(reading, self.plan, self.epochs, self.total_batches)
+
+
+def dataset_of(spec: StreamSpec, world_size: int) -> Callable[[], Dataset]:
+    """The callable that Ray Train runs before every start of a worker group; exact resume will plan from its cursor here."""
+
+    def build() -> Dataset:
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        # One block per micro-batch: a block larger than one byte is never merged with the next.
+        context.target_max_block_size = 1
+        dataset: Dataset = ray.data.read_datasource(spec.source(world_size), num_cpus=spec.data.cpus_per_read_task)
+        return dataset
+
+    return build
+
+
+class StreamDataConfig(DataConfig):
+    """Splits micro-batches over ranks without dropping any (the default splits rows equally and drops the remainder)."""
+
+    def __init__(self, deterministic: bool) -> None:
+        super().__init__(execution_options=ExecutionOptions(preserve_order=deterministic))
+
+    def configure(
+        self,
+        datasets: dict[str, Dataset],
+        world_size: int,
+        worker_handles: list[Any] | None,
+        worker_node_ids: list[str] | None,
+        **kwargs: Any,
+    ) -> list[dict[str, DataIterator]]:
+        shards: list[dict[str, DataIterator]] = [{} for _ in range(world_size)]
+        for name, dataset in datasets.items():
+            copied = dataset.copy(dataset)
+            copied.context.execution_options = self._resolve_execution_options(name)
+            for rank, split in enumerate(copied.streaming_split(world_size, equal=False)):
+                shards[rank][name] = split
+        return shards
+
+
+def micro_batches_of(shard: DataIterator, spec: StreamSpec) -> Iterator[Batch]:
+    """This rank's micro-batches of one pass over the stream."""
+    collate = Collator(spec.contract, spec.domain, spec.histories)
+    tables = shard.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=spec.data.prefetch_batches)
+    for row in tables:
+        yield collate(row)
+
+
+def joined(streams: list[Iterator[Batch]]) -> Iterator[Batch]:
+    """Steps that hold rows of several domains; ends with the shortest stream."""
+    for parts in zip(*streams, strict=False):
+        yield join_domains(list(parts))
+
+
+def local_micro_batches(spec: StreamSpec) -> Iterator[Batch]:
+    """The same batches as one rank gets, read in this process without a Ray cluster: for tests, profiling and notebooks."""
+    collate = Collator(spec.contract, spec.domain, spec.histories)
+    for task in spec.source(world_size=1).get_read_tasks(-1):
+        for row in task():
+            yield collate(row)

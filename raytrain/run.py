@@ -1,0 +1,147 @@
+"""A run from config to report: check everything on the driver, train, write what came of it.
+
+train(job)       contract -> streams -> Ray Train workers -> checkpoints, metrics.jsonl, result.json, report.html
+evaluate(run)    the best checkpoint on any split, at any number of workers
+predict(run)     the same, writing Parquet
+"""
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from raytrain.config import JobConfig
+from raytrain.data.contract import Contract, load_contract
+from raytrain.errors import RunError
+from raytrain.models.baselines.tabular import TABULAR_MODELS
+from raytrain.models.registry import NEURAL_MODELS
+from raytrain.settings import parse_yaml, with_overrides
+from raytrain.storage import Storage
+from raytrain.training.report import write_report
+
+CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, open."""
+
+    storage: Storage
+    job: JobConfig
+    contract: Contract
+
+
+def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = ()) -> Result:
+    """Trains, scores the test split with the best checkpoint, and writes the run directory.
+
+    Args:
+        baselines: results of other runs to stand beside this one in report.html.
+
+    Raises:
+        RaytrainError: the config, data set, cluster or run name is not right; nothing has been started then.
+    """
+    started = time.perf_counter()
+    contract = load_contract(job.data.path)
+    run = _create(job, contract, console)
+    if job.model.name in NEURAL_MODELS:
+        from raytrain.training.neural import train_neural
+
+        result, records = train_neural(run.storage, run.job, contract, console)
+    else:
+        from raytrain.training.tabular import train_tabular_run
+
+        result, records = train_tabular_run(run.storage, run.job, contract, console)
+    result["wall_s"] = time.perf_counter() - started
+    run.storage.write_text(RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    write_report(run.storage, result, records, list(baselines))
+    console.print(f"wrote {run.storage.join(RESULT_FILE)} and {run.storage.join('report.html')}", highlight=False)
+    return result
+
+
+def evaluate(path: str, split: str, domain: str | None, overrides: tuple[str, ...], console: Console) -> dict[str, dict[str, float]]:
+    """Scores every row of a split once with the run's best checkpoint; the figures do not depend on the number of workers.
+
+    Returns:
+        domain -> metric -> value.
+    """
+    return _score(path, split, domain, overrides, None, console)
+
+
+def predict(
+    path: str, split: str, domain: str | None, overrides: tuple[str, ...], output: str, console: Console
+) -> dict[str, dict[str, float]]:
+    """Writes Parquet files with columns fragment, row, user, time, label, prediction into the directory ``output``.
+
+    Raises:
+        RunError: ``output`` holds files already.
+    """
+    if Storage(output).list_files():
+        raise RunError(f"--output has to be a new or empty directory. Received: {output}, which holds files. Choose another.")
+    return _score(path, split, domain, overrides, output, console)
+
+
+def open_run(path: str, overrides: tuple[str, ...] = ()) -> Run:
+    """Opens a finished run; overrides change how it is scored (data.path, scaling.*), never what was trained.
+
+    Raises:
+        RunError: there is no run, or it did not finish.
+    """
+    storage = _finished(path)
+    values = parse_yaml(storage.read_text(CONFIG_FILE), storage.join(CONFIG_FILE))
+    job = JobConfig.parse(with_overrides(values, overrides), storage.join(CONFIG_FILE))
+    return Run(storage, job, load_contract(job.data.path))
+
+
+def read_result(path: str) -> Result:
+    """The result of a finished run.
+
+    Raises:
+        RunError: there is none.
+    """
+    result: Result = json.loads(_finished(path).read_text(RESULT_FILE))
+    return result
+
+
+def _finished(path: str) -> Storage:
+    storage = Storage(path)
+    if not storage.exists(RESULT_FILE):
+        raise RunError(f"A finished run has {RESULT_FILE}. Received: {path}, without one. Train it first, or check the path.")
+    return storage
+
+
+def _score(
+    path: str, split: str, domain: str | None, overrides: tuple[str, ...], output: str | None, console: Console
+) -> dict[str, dict[str, float]]:
+    run = open_run(path, overrides)
+    domain = domain or run.contract.target
+    if run.job.model.name in NEURAL_MODELS:
+        from raytrain.training.neural import score_neural
+
+        checkpoint = read_result(path)["best_checkpoint"]
+        return score_neural(run.storage, run.job, run.contract, domain, split, checkpoint, output, console)
+    from raytrain.training.tabular import score_tabular_run
+
+    return score_tabular_run(run.storage, run.job, run.contract, domain, split, output, console)
+
+
+def _create(job: JobConfig, contract: Contract, console: Console) -> Run:
+    """Makes the run directory; a name is never reused."""
+    known = {*NEURAL_MODELS, *TABULAR_MODELS}
+    assert job.model.name in known, f"{job.model.name} is in the config's union but in no registry"
+    name = job.run.name or f"{job.model.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    job = job.model_copy(update={"run": job.run.model_copy(update={"name": name})})
+    storage = Storage(f"{job.run.storage_path.rstrip('/')}/{name}")
+    if storage.exists(CONFIG_FILE):
+        raise RunError(
+            f"A run name is used once. Received: run.name={name}, and {storage.join(CONFIG_FILE)} exists. "
+            "Choose another name, leave it out to get a fresh one, or delete that directory."
+        )
+    storage.write_text(CONFIG_FILE, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    console.print(f"run {storage.uri}  model {job.model.name}  data {contract.dataset}  seed {job.seed}", highlight=False)
+    return Run(storage, job, contract)

@@ -1,0 +1,70 @@
+"""Connecting to Ray: an existing cluster where there is one, else a quiet local one; and the arithmetic of CPUs."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import ray
+
+from raytrain.config import JobConfig
+from raytrain.errors import ResourceError
+
+
+@dataclass(frozen=True)
+class CpuNeeds:
+    """What a job keeps busy at one time."""
+
+    num_workers: int
+    cpus_per_worker: float
+    num_streams: int
+    cpus_per_read_task: float
+
+    @property
+    def total(self) -> float:
+        return self.num_workers * self.cpus_per_worker + self.num_streams * self.cpus_per_read_task
+
+    def check(self, available: float) -> None:
+        """Ray would wait for ever for a read task that never fits, so this refuses first.
+
+        Raises:
+            ResourceError: with the arithmetic.
+        """
+        if self.total <= available:
+            return
+        left = available - self.num_streams * self.cpus_per_read_task
+        fitting = max(0.05, int(100 * left / self.num_workers) / 100)
+        raise ResourceError(
+            f"Workers and read tasks have to fit on the cluster at the same time. Received: scaling.num_workers={self.num_workers} x "
+            f"scaling.cpus_per_worker={self.cpus_per_worker:g} + {self.num_streams} streams x "
+            f"data.cpus_per_read_task={self.cpus_per_read_task:g} = {self.total:g} CPUs, and there are {available:g}. "
+            f"Set scaling.cpus_per_worker={fitting:g}, or fewer workers."
+        )
+
+
+def cpu_needs(job: JobConfig, num_training_streams: int) -> CpuNeeds:
+    """The training streams keep reading ahead while the validation stream is read."""
+    return CpuNeeds(job.scaling.num_workers, job.scaling.cpus_per_worker, num_training_streams + 1, job.data.cpus_per_read_task)
+
+
+def connect(needs: CpuNeeds) -> None:
+    """Checks the arithmetic, then connects to the cluster (RAY_ADDRESS, or inside a Ray job) or starts a local one.
+
+    Raises:
+        ResourceError: the job does not fit.
+    """
+    if not ray.is_initialized():
+        local = "RAY_ADDRESS" not in os.environ
+        if local:
+            needs.check(os.cpu_count() or 1)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
+        ray.init(include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    needs.check(resources.get("CPU", 0.0))
+
+
+def threads_per_worker(job: JobConfig) -> int:
+    """Torch threads of a worker: as configured, else an equal share of this machine's cores."""
+    if job.scaling.threads_per_worker is not None:
+        return job.scaling.threads_per_worker
+    return max(1, (os.cpu_count() or 1) // job.scaling.num_workers)

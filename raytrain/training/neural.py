@@ -1,0 +1,95 @@
+"""A neural run on the driver: streams in, Ray Train between, result out."""
+
+from typing import Any
+
+from rich.console import Console
+
+from raytrain.config import DinModel, JobConfig
+from raytrain.data.contract import Contract
+from raytrain.data.stream import StreamSpec
+from raytrain.errors import RunError
+from raytrain.storage import Storage
+from raytrain.training.engine import Records, launch
+from raytrain.training.launch import threads_per_worker
+from raytrain.training.specs import check_histories, scoring_spec, training_specs
+from raytrain.training.worker import Assignment
+
+
+def train_neural(storage: Storage, job: JobConfig, contract: Contract, console: Console) -> tuple[dict[str, Any], Records]:
+    """Trains and scores the test split; returns the result's public keys and every record."""
+    histories = _histories(job, contract)
+    streams = training_specs(job, contract, histories, storage.join("quarantine"))
+    valid = scoring_spec(job, contract, contract.target, "valid", histories)
+    test = scoring_spec(job, contract, contract.target, "test", histories)
+    _announce(streams, job, console)
+    predictions = storage.join("predictions/test") if job.run.save_predictions else None
+    assignment = Assignment(job, streams, valid, (test,), threads_per_worker(job), storage.uri, predictions_path=predictions)
+    records = launch(assignment, storage, console)
+    return _result(job, contract, streams, records), records
+
+
+def score_neural(
+    storage: Storage, job: JobConfig, contract: Contract, domain: str, split: str, checkpoint: str, output: str | None, console: Console
+) -> dict[str, dict[str, float]]:
+    """Domain -> metrics of one split under a checkpoint."""
+    spec = scoring_spec(job, contract, domain, split, _histories(job, contract))
+    threads = threads_per_worker(job)
+    path = storage.path(f"checkpoints/{checkpoint}")
+    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint_path=path, predictions_path=output)
+    return _metrics(launch(assignment, storage, console))
+
+
+def _histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
+    assert isinstance(job.model, DinModel)
+    check_histories(contract, job.model.histories)
+    return job.model.histories
+
+
+def _announce(streams: tuple[StreamSpec, ...], job: JobConfig, console: Console) -> None:
+    """Derived quantities as equations, before anything runs."""
+    for spec in streams:
+        console.print(
+            f"{spec.domain}: {spec.plan.num_rows:,} rows / {spec.batch_size:,} a step = {spec.plan.num_batches:,} steps an epoch; "
+            f"{spec.total_batches:,} steps on {job.scaling.num_workers} worker(s), {spec.expected_rows:,} rows in all",
+            highlight=False,
+        )
+
+
+def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...], records: Records) -> dict[str, Any]:
+    outcome = _last(records, "outcome")
+    worker = _last(records, "worker")
+    best = next(record for record in records if record["kind"] == "checkpoint" and record["step"] == outcome["best_step"])
+    num_rows = sum(outcome["rows_trained"].values())
+    return {
+        "model": job.model.name,
+        "dataset": contract.dataset,
+        "content_hash": contract.content_hash,
+        "seed": job.seed,
+        "world_size": job.scaling.num_workers,
+        "rows_trained": outcome["rows_trained"],
+        # From the plan's arithmetic for the steps that ran, which no worker had a hand in.
+        "rows_expected": {spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) for spec in streams},
+        "rows_quarantined": outcome["rows_quarantined"],
+        "train_samples_per_s": num_rows / outcome["train_s"],
+        "data_wait_share": outcome["wait_s"] / outcome["train_s"],
+        "peak_rss_mib": worker["peak_rss_mib"],
+        "num_steps": outcome["num_steps"],
+        "best_step": outcome["best_step"],
+        "best_checkpoint": best["path"].rpartition("/")[2],
+        "stopped_early": outcome["stopped_early"],
+        "valid": outcome["best_metrics"],
+        "test": _metrics(records),
+        "model_logs": {},
+    }
+
+
+def _metrics(records: Records) -> dict[str, dict[str, float]]:
+    found = [record for record in records if record["kind"] == "test"]
+    return {record["domain"]: {key: value for key, value in record.items() if key not in ("kind", "domain", "split")} for record in found}
+
+
+def _last(records: Records, kind: str) -> dict[str, Any]:
+    found = [record for record in records if record["kind"] == kind]
+    if not found:
+        raise RunError(f"The workers have to post a record of kind {kind}. Received: none. Read the workers' logs under /tmp/ray.")
+    return found[-1]

@@ -1,0 +1,33 @@
+"""The dense optimizer and the schedule that scales its rate and the tables' together."""
+
+import math
+
+import torch
+from torch import nn
+
+from raytrain.config import OptimizerSection
+
+
+def dense_optimizer(section: OptimizerSection, network: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay is kept off biases and scores of side information (one-dimensional parameters)."""
+    decayed = [p for p in network.parameters() if p.dim() > 1]
+    plain = [p for p in network.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    kinds: dict[str, type[torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adagrad": torch.optim.Adagrad,
+        "sgd": torch.optim.SGD,
+    }
+    return kinds[section.name](groups, lr=section.lr)  # type: ignore[call-arg]
+
+
+def lr_share(section: OptimizerSection, step: int, num_steps: int) -> float:
+    """The factor on every learning rate at ``step`` (0-based) of ``num_steps``: linear warmup, then the schedule."""
+    if step < section.warmup_steps:
+        return (step + 1) / section.warmup_steps
+    done = (step - section.warmup_steps) / max(1, num_steps - section.warmup_steps)
+    shape = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[section.schedule]
+    if section.schedule == "constant":
+        return 1.0
+    return section.final_lr_share + (1.0 - section.final_lr_share) * shape

@@ -1,0 +1,40 @@
+"""Where the loop meets the other ranks: device, DDP, and the sums every rank has to agree on."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its ranks."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def current(cls, device: torch.device | None = None) -> "World":
+        """Read off the process group; one rank when there is none."""
+        device = device or torch.device("cpu")
+        return cls(dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else cls(device=device)
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """DDP above one rank. DDP averages gradients over ranks, which the loop's loss makes up for."""
+        network = network.to(self.device)
+        if self.size == 1:
+            return network
+        return DistributedDataParallel(network, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks, on every rank; a collective."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    return network.module if isinstance(network, DistributedDataParallel) else network

@@ -1,0 +1,118 @@
+"""From the workers to the person in front of the screen: a mailbox actor, progress lines, metrics.jsonl, TensorBoard.
+
+Only the driver writes files; a worker sends records and never waits for them.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from raytrain.storage import Storage
+
+POLL_INTERVAL_S = 0.5
+FLUSH_INTERVAL_S = 10.0
+METRIC_NAMES = ("auc", "gauc", "logloss", "pcoc", "ne")
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Records on their way from rank 0 to the driver."""
+
+    def __init__(self) -> None:
+        self._records: list[dict[str, Any]] = []
+
+    def post(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+
+    def take(self) -> list[dict[str, Any]]:
+        records, self._records = self._records, []
+        return records
+
+
+class Progress:
+    """Prints what the workers post until ``close``, and stores it where ``storage`` is given."""
+
+    def __init__(self, storage: Storage | None, tensorboard: bool, console: Console) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        self._storage = storage
+        self._console = console
+        self._started = self._flushed = time.monotonic()
+        # TensorBoard's writer appends to a local file; object stores cannot be appended to.
+        local = storage is not None and "://" not in storage.uri
+        self._board = SummaryWriter(str(Path(storage.root) / "tensorboard")) if storage and tensorboard and local else None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True, name="progress")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Takes the last records and writes everything out."""
+        self._closing.set()
+        self._thread.join()
+        self._drain()
+        self._flush()
+        if self._board is not None:
+            self._board.close()
+
+    def _poll(self) -> None:
+        while not self._closing.wait(POLL_INTERVAL_S):
+            self._drain()
+            if time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
+                self._flush()
+
+    def _drain(self) -> None:
+        for record in ray.get(self.mailbox.take.remote()):
+            self.records.append(record)
+            line = describe(record, time.monotonic() - self._started)
+            if line:
+                self._console.print(line, highlight=False, markup=False)
+            if self._board is not None and "step" in record:
+                for name, value in record.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def _flush(self) -> None:
+        self._flushed = time.monotonic()
+        if self._storage is not None:
+            self._storage.write_text("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+
+
+def describe(record: dict[str, Any], elapsed_s: float) -> str:
+    """One line a person can read, or "" for a record that is only stored."""
+    describe_kind: dict[str, Callable[[dict[str, Any], float], str]] = {"train": _train_line, "valid": _valid_line, "test": _test_line}
+    kind = describe_kind.get(record["kind"])
+    return kind(record, elapsed_s) if kind else ""
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss"""
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _train_line(record: dict[str, Any], elapsed_s: float) -> str:
+    left_s = (record["num_steps"] - record["step"]) * record["step_s"]
+    return (
+        f"step {record['step']:>6}/{record['num_steps']}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
+        f"{record['samples_per_s']:>8,.0f} samples/s  data wait {record['data_wait_share']:.0%}  elapsed {clock(elapsed_s)}  "
+        f"left <= {clock(left_s)}"
+    )
+
+
+def _valid_line(record: dict[str, Any], _: float) -> str:
+    return f"valid  step {record['step']}  {_metrics(record)}{'  best so far' if record['best'] else ''}"
+
+
+def _test_line(record: dict[str, Any], _: float) -> str:
+    return f"test   {record['domain']}  {_metrics(record)}"
+
+
+def _metrics(record: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {record[name]:.4f}" for name in METRIC_NAMES if name in record)

@@ -1,0 +1,67 @@
+"""From a job and its contract to the streams it reads, every file checked on the driver."""
+
+from raytrain.config import JobConfig
+from raytrain.data.contract import Contract
+from raytrain.data.manifest import check_labels, read_manifest
+from raytrain.data.stream import StreamSpec
+from raytrain.errors import ConfigError, ContractError
+from raytrain.settings import nearest
+
+
+def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...], quarantine_path: str) -> tuple[StreamSpec, ...]:
+    """One stream per domain of a step, target first. Every stream lasts as long as the target's epochs.
+
+    Raises:
+        ConfigError, ContractError: what would otherwise stop a worker.
+    """
+    target = _spec(job, contract, contract.target, "train", histories, quarantine_path)
+    target = target.lasting(range(job.training.epochs), job.training.max_steps)
+    if not job.data.source_batch_size:
+        return (target,)
+    if len(contract.sources) != 1:
+        raise ConfigError(
+            f"data.source_batch_size needs a data set with one source domain. Received: {list(contract.sources)}. Set it to 0."
+        )
+    source = _spec(job, contract, contract.sources[0], "train", histories, quarantine_path, job.data.source_batch_size)
+    num_epochs = -(-target.total_batches // source.plan.num_batches)
+    return target, source.lasting(range(num_epochs), target.total_batches)
+
+
+def scoring_spec(job: JobConfig, contract: Contract, domain: str, split: str, histories: tuple[str, ...]) -> StreamSpec:
+    """Every row of a split once, in file order, both classes present."""
+    spec = _spec(job, contract, domain, split, histories, None)
+    check_labels(contract, job.data.path, domain, split)
+    return spec
+
+
+def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError when a model wants a history that the data set has not."""
+    for name in histories:
+        if name not in contract.domains:
+            raise ContractError(f"model.histories has to name domains of the data set. Received: {name}. {nearest(name, contract.domains)}")
+        if contract.domains[name].history is None:
+            raise ContractError(f"Domain {name} has to have a history. Received: none in contract.yaml. Prepare the data set with one.")
+
+
+def _spec(
+    job: JobConfig,
+    contract: Contract,
+    domain: str,
+    split: str,
+    histories: tuple[str, ...],
+    quarantine_path: str | None,
+    batch_size: int | None = None,
+) -> StreamSpec:
+    training = split == "train"
+    return StreamSpec(
+        contract=contract,
+        data=job.data,
+        domain=domain,
+        split=split,
+        manifest=read_manifest(contract, job.data.path, domain, split),
+        batch_size=batch_size or job.data.batch_size,
+        histories=histories,
+        shuffle=job.data.shuffle and training,
+        seed=job.seed,
+        quarantine_path=quarantine_path,
+    )
