@@ -5,15 +5,10 @@ Shapes: B rows, L events of a history, M values of a multi-valued feature. Ids a
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Row status codes, stamped by the read task. Anything but OK has weight 0.
-STATUS_OK = 0
-STATUS_PADDING = 1
-STATUS_QUARANTINED = 2
+from raytrain.data.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -31,20 +26,6 @@ class Sequence:
     def mask(self) -> Tensor:
         """bool [B, L], true on events."""
         return torch.arange(self.items.shape[1], device=self.items.device) < self.lengths[:, None]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where each row comes from; what the cursor counts. One domain a batch part."""
-
-    domain: str
-    epoch: int
-    fragment: npt.NDArray[np.int32]
-    """[B], index into the domain's FragmentPlan; -1 on padding."""
-    row: npt.NDArray[np.int32]
-    """[B], row inside the fragment; -1 on padding."""
-    status: npt.NDArray[np.int8]
-    """[B], STATUS_*"""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raytrain.data.batch import STATUS_OK, Batch, Provenance, Sequence
+from raytrain.data.batch import Batch, Sequence
 from raytrain.data.contract import Contract
-from raytrain.data.reader import EPOCH, FRAGMENT, ROW, STATUS, unwrap
+from raytrain.data.provenance import EPOCH, FRAGMENT, ROW, STATUS, STATUS_OK, Provenance
+from raytrain.data.reader import unwrap
 
 
 @dataclass(frozen=True)

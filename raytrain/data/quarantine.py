@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raytrain.data.batch import STATUS_OK, STATUS_QUARANTINED
 from raytrain.data.contract import Contract
 from raytrain.data.fragments import Window
+from raytrain.data.provenance import FRAGMENT, ROW, STATUS, STATUS_OK, STATUS_QUARANTINED
 from raytrain.storage import Storage
 
 Strings = npt.NDArray[np.object_]
@@ -57,19 +57,19 @@ def check_rows(contract: Contract, rows: pa.Table) -> tuple[pa.Table, Strings]:
     if contract.user not in {feature.name for feature in contract.features}:
         rows = _replace(rows, contract.user, pc.fill_null(rows.column(contract.user), 0))
     status = np.where(reasons == "", STATUS_OK, STATUS_QUARANTINED).astype(np.int8)
-    return rows.append_column("_status", pa.array(status)), reasons
+    return rows.append_column(STATUS, pa.array(status)), reasons
 
 
 def save_quarantine(path: str, window: Window, rows: pa.Table, reasons: Strings) -> None:
     """Writes the bad rows of a window as one Parquet file; a repeated task writes the same file again."""
     bad = np.nonzero(reasons != "")[0]
     files = {part.fragment: (part.file, part.row_group) for part in window.slices}
-    fragments = rows.column("_fragment").to_numpy()[bad]
+    fragments = rows.column(FRAGMENT).to_numpy()[bad]
     table = pa.table(
         {
             "file": [files[fragment][0] for fragment in fragments],
             "row_group": [files[fragment][1] for fragment in fragments],
-            "row": rows.column("_row").take(pa.array(bad)),
+            "row": rows.column(ROW).take(pa.array(bad)),
             "reason": [reasons[index] for index in bad],
         }
     )

@@ -12,15 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raytrain.data.batch import STATUS_PADDING
 from raytrain.data.contract import Contract
 from raytrain.data.fragments import FragmentSlice, Window, generator, micro_batches
 from raytrain.data.history import load_histories
 from raytrain.data.manifest import sample_schema
+from raytrain.data.provenance import EPOCH, FRAGMENT, ROW, STATUS, STATUS_PADDING
 from raytrain.data.quarantine import check_rows, empty_rows, save_quarantine
 from raytrain.storage import Storage
-
-EPOCH, FRAGMENT, ROW, STATUS = "_epoch", "_fragment", "_row", "_status"
 
 
 @dataclass(frozen=True)

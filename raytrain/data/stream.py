@@ -1,11 +1,11 @@
-"""Streams: what the driver hands to Ray Train, and what a worker iterates.
+"""Streams: what the driver hands to Ray Train. Torch-free, since Ray's own processes import it.
 
 A stream of a domain is one ``ray.data.Dataset`` whose rows are micro-batches (``source.py``). ``streaming_split`` deals
 them to ranks in turn; since every row is one micro-batch and their number is a multiple of the world size, each rank gets
 equally many, nothing is dropped, and with preserved order rank r receives its part of global batch k as its k-th.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,6 @@ from ray.data import DataContext, DataIterator, Dataset, ExecutionOptions
 from ray.train import DataConfig
 
 from raytrain.config import DataSection
-from raytrain.data.batch import Batch
-from raytrain.data.collate import Collator, join_domains
 from raytrain.data.contract import Contract
 from raytrain.data.fragments import FragmentPlan
 from raytrain.data.manifest import Manifest
@@ -114,25 +112,3 @@ class StreamDataConfig(DataConfig):
             for rank, split in enumerate(copied.streaming_split(world_size, equal=False)):
                 shards[rank][name] = split
         return shards
-
-
-def micro_batches_of(shard: DataIterator, spec: StreamSpec) -> Iterator[Batch]:
-    """This rank's micro-batches of one pass over the stream."""
-    collate = Collator(spec.contract, spec.domain, spec.histories)
-    tables = shard.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=spec.data.prefetch_batches)
-    for row in tables:
-        yield collate(row)
-
-
-def joined(streams: list[Iterator[Batch]]) -> Iterator[Batch]:
-    """Steps that hold rows of several domains; ends with the shortest stream."""
-    for parts in zip(*streams, strict=False):
-        yield join_domains(list(parts))
-
-
-def local_micro_batches(spec: StreamSpec) -> Iterator[Batch]:
-    """The same batches as one rank gets, read in this process without a Ray cluster: for tests, profiling and notebooks."""
-    collate = Collator(spec.contract, spec.domain, spec.histories)
-    for task in spec.source(world_size=1).get_read_tasks(-1):
-        for row in task():
-            yield collate(row)

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 import ray
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from raytrain.config import JobConfig
 from raytrain.errors import ResourceError
@@ -59,6 +60,8 @@ def connect(needs: CpuNeeds) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
         ray.init(include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
+        # log_to_driver does not cover the raylet's advice on how many processes a small machine should start.
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from raytrain.config import JobConfig
-from raytrain.data.batch import STATUS_OK, STATUS_QUARANTINED, Batch
+from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
+from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import TableOptimizer, Tables
 from raytrain.errors import DataError

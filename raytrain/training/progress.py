@@ -15,25 +15,11 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from raytrain.storage import Storage
+from raytrain.training.mailbox import Mailbox
 
 POLL_INTERVAL_S = 0.5
 FLUSH_INTERVAL_S = 10.0
 METRIC_NAMES = ("auc", "gauc", "logloss", "pcoc", "ne")
-
-
-@ray.remote(num_cpus=0)
-class Mailbox:
-    """Records on their way from rank 0 to the driver."""
-
-    def __init__(self) -> None:
-        self._records: list[dict[str, Any]] = []
-
-    def post(self, record: dict[str, Any]) -> None:
-        self._records.append(record)
-
-    def take(self) -> list[dict[str, Any]]:
-        records, self._records = self._records, []
-        return records
 
 
 class Progress:

@@ -14,8 +14,10 @@ from ray.train.torch import get_device
 from torch.nn.functional import one_hot
 
 from raytrain.config import JobConfig
-from raytrain.data.batch import STATUS_OK, Batch
-from raytrain.data.stream import StreamSpec, joined, micro_batches_of
+from raytrain.data.batch import Batch
+from raytrain.data.micro_batches import joined, micro_batches_of
+from raytrain.data.provenance import STATUS_OK
+from raytrain.data.stream import StreamSpec
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_weights, save_checkpoint
 from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train
