@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from raytrain.errors import ConfigError
 from raytrain.settings import Section, parse_yaml, with_overrides
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -201,9 +202,9 @@ def read_text(path: str | Path) -> str:
     Raises:
         ConfigError: it cannot be read.
     """
-    from raytrain.errors import ConfigError
-
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as err:
         raise ConfigError(f"A config file has to be readable. Received: {path} ({err.strerror}). Check the path.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"A config file has to be UTF-8 text. Received: {path}. Check the path.") from None

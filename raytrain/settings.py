@@ -89,12 +89,14 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:
     location = [str(part) for part in detail["loc"]]
-    path = ".".join(location)
+    path = ".".join(part for index, part in enumerate(location) if not _is_tag(root, location[:index], part))
     if detail["type"] == "extra_forbidden":
-        choices = _fields_at(root, location[:-1])
+        choices = _names_at(root, location[:-1])
         return f"Every key has to be one the schema knows. Received: {path}={detail['input']!r}. {nearest(location[-1], choices)}"
     if detail["type"] == "missing":
         return f"{path} has to be set. Received: nothing. Add it, for example on the command line as {path}=VALUE."
+    if detail["type"] == "union_tag_not_found":
+        return f"{path}.name has to be set. Received: nothing. Add it, for example on the command line as {path}.name=VALUE."
     if detail["type"] == "union_tag_invalid":
         context = detail.get("ctx", {})
         expected = str(context.get("expected_tags", "")).replace("'", "")
@@ -106,8 +108,22 @@ def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:
     return f"{path}: {message}. Received: {path}={detail['input']!r}. Change it."
 
 
-def _fields_at(root: type[BaseModel], location: list[str]) -> set[str]:
-    """Names of the fields of every section reachable at ``location`` (a union offers all its members')."""
+def _is_tag(root: type[BaseModel], location: list[str], part: str) -> bool:
+    """Whether ``part`` is a name that chooses a member of a union: pydantic puts it into the location, the user did not."""
+    sections = _sections_at(root, location)
+    tags = {section.model_fields["name"].default for section in sections if "name" in section.model_fields}
+    return len(sections) > 1 and part in tags
+
+
+def _names_at(root: type[BaseModel], location: list[str]) -> set[str]:
+    """Names of the fields at ``location``; behind the tag of a union those of the section it chooses."""
+    sections = _sections_at(root, location)
+    chosen = [section for section in sections if "name" in section.model_fields and [section.model_fields["name"].default] == location[-1:]]
+    return {name for section in chosen or sections for name in section.model_fields}
+
+
+def _sections_at(root: type[BaseModel], location: list[str]) -> list[type[BaseModel]]:
+    """Every section reachable at ``location``; a union offers all its members."""
     candidates: list[type[BaseModel]] = [root]
     for part in location:
         found: list[type[BaseModel]] = []
@@ -117,7 +133,7 @@ def _fields_at(root: type[BaseModel], location: list[str]) -> set[str]:
                 found += _sections_in(field.annotation)
         # A part that is no field is the tag of a union (already narrowed) or a mapping's key.
         candidates = found or candidates
-    return {name for model in candidates for name in model.model_fields}
+    return candidates
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,4 +1,4 @@
-"""Files on any file system that pyarrow or fsspec knows: a bare path, file://, s3://, gs://, hdfs://.
+"""Files on any file system that pyarrow or fsspec knows: a bare path, file://, s3://, gs://, hdfs://, fsspec+<protocol>://.
 
 S3-compatible stores are reached through the usual AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 environment variables; credentials never enter a config.
@@ -7,15 +7,28 @@ environment variables; credentials never enter a config.
 import os
 import posixpath
 
+import pyarrow as pa
 from pyarrow import fs
+
+from raytrain.errors import ConfigError
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """File system and path inside it; a bare path is made absolute."""
+    """File system and path inside it; a bare path is made absolute.
+
+    Raises:
+        ConfigError: pyarrow knows no such file system, or cannot reach it.
+    """
     if "://" not in uri:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
-    filesystem, path = fs.FileSystem.from_uri(_with_endpoint(uri))
-    return filesystem, path
+    try:
+        filesystem, path = fs.FileSystem.from_uri(_with_endpoint(uri))
+    except (pa.ArrowException, OSError, ImportError, ValueError) as err:
+        raise ConfigError(
+            "A path has to be on a file system that can be reached: a bare path, file://, s3://, gs://, hdfs:// or fsspec+<protocol>://. "
+            f"Received: {uri} ({err}). Check the scheme, AWS_ENDPOINT_URL and the credentials."
+        ) from None
+    return filesystem, path.rstrip("/") or "/"
 
 
 class Storage:
@@ -27,7 +40,8 @@ class Storage:
 
     def join(self, name: str) -> str:
         """The name as a user would write it, for messages and configs."""
-        return f"{self.uri}/{name}"
+        path, mark, query = self.uri.partition("?")
+        return f"{path.rstrip('/')}/{name}{mark}{query}"
 
     def path(self, name: str) -> str:
         """The name inside ``self.filesystem``."""

@@ -38,7 +38,7 @@ class Collator:
             else:
                 dense[feature.name] = (_tensor(column, np.float32) - feature.mean) / feature.std
         status = columns[STATUS].to_numpy()
-        domain = list(self.contract.domains).index(self.domain)
+        domain = (self.contract.target, *self.contract.sources).index(self.domain)
         return Batch(
             ids=ids,
             dense=dense,

@@ -14,7 +14,7 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from raytrain.errors import ContractError
+from raytrain.errors import ConfigError, ContractError
 from raytrain.settings import Section, parse_yaml
 from raytrain.storage import Storage
 
@@ -139,7 +139,14 @@ def load_contract(path: str) -> Contract:
         raise ContractError(
             f"data.path has to hold a prepared data set. Received: {path}, without {CONTRACT_FILE}. Run `raytrain prepare` first."
         ) from None
-    contract = Contract.parse(parse_yaml(text, storage.join(CONTRACT_FILE)), storage.join(CONTRACT_FILE))
+    except (OSError, UnicodeDecodeError) as err:
+        raise ContractError(
+            f"{storage.join(CONTRACT_FILE)} has to be readable text. Received: {err}. Check data.path and your access."
+        ) from None
+    try:
+        contract = Contract.parse(parse_yaml(text, storage.join(CONTRACT_FILE)), storage.join(CONTRACT_FILE))
+    except ConfigError as err:
+        raise ContractError(str(err)) from None
     problems = list(_problems(contract))
     if problems:
         raise ContractError(f"{storage.join(CONTRACT_FILE)}: " + "\n".join(problems))
@@ -155,6 +162,12 @@ def _problems(contract: Contract) -> list[str]:
     num_targets = sum(domain.role == "target" for domain in contract.domains.values())
     if num_targets != 1:
         found.append(f"Exactly one domain has to have the role target. Received: {num_targets}. Mark one.")
+    names = [feature.name for feature in contract.features]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        found.append(f"Every feature has to have a name of its own. Received: {', '.join(repeated)} twice. Rename one.")
+    if contract.label in names:
+        found.append(f"The label must not be a feature. Received: label={contract.label}, a feature. Remove that feature.")
     for feature in contract.features:
         if feature.kind != "dense" and feature.table not in contract.tables:
             found.append(f"Feature {feature.name} has to name a table. Received: table={feature.table}. Declare it under tables.")

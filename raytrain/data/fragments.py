@@ -38,6 +38,8 @@ class Window:
     epoch: int
     index: int
     slices: tuple[FragmentSlice, ...]
+    num_served: int
+    """Rows that leave it, after the shuffle: all of them, unless the stream ends inside the window."""
 
     @property
     def num_rows(self) -> int:
@@ -85,12 +87,16 @@ class FragmentPlan:
         return np.lexsort((draw.random(num_fragments), group_of_file[self.manifest.file_index]))
 
     def windows(self, epoch: int, num_batches: int | None = None) -> Iterator[Window]:
-        """The windows of an epoch in order, up to the one that holds global batch ``num_batches - 1``."""
+        """The windows of an epoch in order, up to the one that holds global batch ``num_batches - 1``.
+
+        That last one is read and shuffled whole, so that its batches are those of a longer stream.
+        """
         order = self.order(epoch)
         ends = np.cumsum(self.manifest.num_rows[order])
         limit = self.num_rows if num_batches is None else min(self.num_rows, num_batches * self.batch_size)
         for index in range(-(-limit // self.window_rows)):
-            first, last = index * self.window_rows, min((index + 1) * self.window_rows, limit)
+            first, last = index * self.window_rows, min((index + 1) * self.window_rows, self.num_rows)
+            num_served = min(last, limit) - first
             position = int(np.searchsorted(ends, first, side="right"))
             slices = []
             while first < last:
@@ -99,7 +105,7 @@ class FragmentPlan:
                 stop = min(last, int(ends[position]))
                 slices.append(self._slice(fragment, first - begin, stop - begin))
                 first, position = stop, position + 1
-            yield Window(epoch, index, tuple(part for part in slices if part.num_rows))
+            yield Window(epoch, index, tuple(slices), num_served)
 
     def num_rows_in(self, num_batches: int) -> int:
         """Rows of the first ``num_batches`` global batches, epochs following one another."""

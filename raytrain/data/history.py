@@ -53,18 +53,22 @@ class WindowHistory:
         return {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in columns.items()}
 
 
-def load_histories(storage: Storage, history: History, files: list[str], users: Ints, times: Ints, length: int) -> WindowHistory:
+def load_histories(
+    storage: Storage, history: History, files: list[str], users: Ints, times: Ints, length: int, num_items: int
+) -> WindowHistory:
     """Finds the newest ``length`` events strictly before each sample.
 
     Args:
         files: the buckets of ``history`` (relative to the data set) that hold these users. users: [N]. times: [N], seconds;
-            an event at a sample's own time is not in its history.
+            an event at a sample's own time is not in its history. num_items: rows of the history's table.
 
     Raises:
-        DataError: a history file is missing or unreadable; a sample without its history is no sample.
+        DataError: a history file is missing or unreadable, or holds an id or a code out of range; a sample without its
+            history is no sample.
     """
     stored = [side.name for side in history.side if side.derived_from == "column"]
     names = ["item", "time", *stored]
+    limits = {"item": num_items} | {side.name: side.num_values for side in history.side if side.derived_from == "column"}
     wanted = np.unique(users)
     starts, lengths = np.zeros(len(users), np.int64), np.zeros(len(users), np.int64)
     parts: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in names}
@@ -73,11 +77,13 @@ def load_histories(storage: Storage, history: History, files: list[str], users: 
         for group in _row_groups(storage, file, wanted, stored):
             num_bytes += group.num_bytes
             kept = group.select(wanted)
+            _check_order(storage.join(file), group.users, kept)
             samples, owner = kept.locate(users)
             stop = kept.first_event_at(owner, times[samples])
             start = np.maximum(kept.offsets[owner], stop - length)
             starts[samples], lengths[samples] = num_events + start, stop - start
             for name in names:
+                _check_range(storage.join(file), name, kept.events[name], limits)
                 parts[name].append(kept.events[name])
             num_events += len(kept.events["item"])
     types = {"item": np.int32, "time": np.int64}
@@ -136,7 +142,7 @@ def _row_groups(storage: Storage, file: str, wanted: Ints, side: list[str]) -> I
     columns = ["user", "item", "time", *side]
     try:
         with storage.filesystem.open_input_file(storage.path(file)) as handle:
-            parquet = pq.ParquetFile(handle, pre_buffer=True)
+            parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
             user_column = parquet.schema_arrow.names.index("user")
             for index in range(parquet.num_row_groups):
                 metadata = parquet.metadata.row_group(index)
@@ -144,6 +150,7 @@ def _row_groups(storage: Storage, file: str, wanted: Ints, side: list[str]) -> I
                     continue
                 table = parquet.read_row_group(index, columns=columns, use_threads=False).combine_chunks()
                 lists = {name: table.column(name).chunk(0) for name in columns[1:]}
+                _check_lists(lists)
                 offsets = lists["item"].offsets.to_numpy().astype(np.int64)
                 yield _RowGroup(
                     users=table.column("user").to_numpy().astype(np.int64),
@@ -151,10 +158,38 @@ def _row_groups(storage: Storage, file: str, wanted: Ints, side: list[str]) -> I
                     events={name: array.flatten().to_numpy(zero_copy_only=False) for name, array in lists.items()},
                     num_bytes=metadata.total_byte_size,
                 )
-    except (pa.ArrowInvalid, OSError, ValueError) as err:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as err:
+        reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
+        raise DataError(f"{storage.join(file)} has to be a readable history file. Received: {reason}. Prepare the data set again.") from err
+
+
+def _check_lists(lists: dict[str, pa.ListArray]) -> None:
+    """Raises ValueError unless the columns' lists lie side by side."""
+    for name, array in lists.items():
+        if array.null_count or array.values.null_count:
+            raise ValueError(f"nulls in column {name}")
+        if not array.offsets.equals(lists["item"].offsets):
+            raise ValueError(f"lists of column {name} that are not as long as those of item")
+
+
+def _check_order(file: str, users: Ints, kept: _RowGroup) -> None:
+    """Bisection would put later events into a history that is out of order."""
+    times = kept.events["time"].astype(np.int64, copy=False)
+    owner = np.repeat(kept.users, np.diff(kept.offsets))
+    if (users[1:] <= users[:-1]).any() or ((times[1:] < times[:-1]) & (owner[1:] == owner[:-1])).any():
         raise DataError(
-            f"{storage.join(file)} has to be a readable history file. Received: {str(err).splitlines()[0]} Prepare the data set again."
-        ) from err
+            f"{file} has to hold one row a user by ascending id, its events in time order. Received: another order. "
+            "Prepare the data set again."
+        )
+
+
+def _check_range(file: str, name: str, values: npt.NDArray[np.generic], limits: dict[str, int]) -> None:
+    """An id past its table would stop a worker inside a kernel, or read another table's row."""
+    if name in limits and len(values) and (values.min() < 0 or values.max() >= limits[name]):
+        raise DataError(
+            f"{file} has to hold {name} values in [0, {limits[name]}). Received: {values.min()} to {values.max()}. "
+            "Prepare the data set again."
+        )
 
 
 def _overlaps(statistics: pq.Statistics | None, wanted: Ints) -> bool:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raytrain.data.contract import Contract
+from raytrain.data.contract import Contract, History
 from raytrain.errors import ContractError
 from raytrain.settings import nearest
 from raytrain.storage import Storage
@@ -59,29 +59,55 @@ def read_manifest(contract: Contract, data_path: str, domain: str, split: str) -
     Files without rows are left out. Our choice: one thread pool on the driver; a footer is one small ranged read.
 
     Raises:
-        ContractError: no such split, no file, no row, an unreadable footer, a missing column, or a wrong type.
+        ContractError: no such split, no file, no row, more or fewer rows than the contract says, an unreadable footer, a
+            missing column, or a wrong type.
     """
     if domain not in contract.domains:
-        raise ContractError(f"The data set has to have domain {domain}. {nearest(domain, contract.domains)}")
+        raise ContractError(f"A domain has to be one of the data set's. Received: {domain}. {nearest(domain, contract.domains)}")
     if split not in contract.domains[domain].splits:
         raise ContractError(
-            f"Domain {domain} has to have split {split}. Received: {', '.join(contract.domains[domain].splits)}. Prepare it again."
+            f"A split of domain {domain} has to be one of the data set's. Received: {split}. "
+            f"{nearest(split, contract.domains[domain].splits)}"
         )
     storage = Storage(data_path)
-    path = contract.domains[domain].splits[split].path
-    files = storage.list_files(path, suffix=".parquet")
-    if not files:
-        raise ContractError(f"{storage.join(path)} has to hold Parquet files. Received: none. Prepare the data set again.")
-    expected = sample_schema(contract)
-    with ThreadPoolExecutor(NUM_FOOTER_THREADS) as pool:
-        counts = list(pool.map(lambda file: _row_groups(storage, file, expected), files))
+    declared = contract.domains[domain].splits[split]
+    files = _list_files(storage, declared.path)
+    counts = _read_footers(storage, files, sample_schema(contract))
     file_index = np.repeat(np.arange(len(files), dtype=np.int32), [len(rows) for rows in counts])
     row_group = np.concatenate([np.arange(len(rows), dtype=np.int32) for rows in counts])
     num_rows = np.concatenate([np.asarray(rows, dtype=np.int64) for rows in counts])
     manifest = Manifest(tuple(files), file_index[num_rows > 0], row_group[num_rows > 0], num_rows[num_rows > 0])
-    if not len(manifest.num_rows):
-        raise ContractError(f"{storage.join(path)} has to hold rows. Received: {len(files)} files, 0 rows. Check the split quantiles.")
+    num_found = int(num_rows.sum())
+    if num_found == 0:
+        raise ContractError(
+            f"{storage.join(declared.path)} has to hold rows. Received: {len(files)} files, 0 rows. Check the split quantiles."
+        )
+    if num_found != declared.num_rows:
+        raise ContractError(
+            f"{storage.join(declared.path)} has to hold the {declared.num_rows} rows of the contract. "
+            f"Received: {num_found} rows in {len(files)} files. Restore the missing files or prepare the data set again."
+        )
     return manifest
+
+
+def check_history_files(contract: Contract, data_path: str, histories: tuple[str, ...], manifest: Manifest) -> None:
+    """Reads the footers of every history file that the samples of ``manifest`` will open.
+
+    Raises:
+        ContractError: a file is missing or unreadable, lacks a column, or has one of a wrong type.
+    """
+    storage = Storage(data_path)
+    buckets = sorted({manifest.files[index].rpartition("/")[2] for index in np.unique(manifest.file_index)})
+    for name in histories:
+        history = contract.domains[name].history
+        assert history is not None, name
+        _read_footers(storage, [f"{history.path}/{bucket}" for bucket in buckets], history_schema(history))
+
+
+def history_schema(history: History) -> dict[str, pa.DataType]:
+    """Column name -> Arrow type of the history files."""
+    schema: dict[str, pa.DataType] = {"user": pa.int32(), "item": pa.list_(pa.int32()), "time": pa.list_(pa.int64())}
+    return schema | {side.name: pa.list_(pa.int8()) for side in history.side if side.derived_from == "column"}
 
 
 def check_labels(contract: Contract, data_path: str, domain: str, split: str) -> None:
@@ -99,19 +125,39 @@ def check_labels(contract: Contract, data_path: str, domain: str, split: str) ->
         )
 
 
+def _list_files(storage: Storage, path: str) -> list[str]:
+    try:
+        files = storage.list_files(path, suffix=".parquet")
+    except OSError as err:
+        raise ContractError(f"{storage.join(path)} has to be a directory. Received: {err}. Prepare the data set again.") from None
+    if not files:
+        raise ContractError(f"{storage.join(path)} has to hold Parquet files. Received: none. Prepare the data set again.")
+    return files
+
+
+def _read_footers(storage: Storage, files: list[str], expected: dict[str, pa.DataType]) -> list[list[int]]:
+    """Row counts of every row group, a list for each file."""
+    with ThreadPoolExecutor(NUM_FOOTER_THREADS) as pool:
+        return list(pool.map(lambda file: _row_groups(storage, file, expected), files))
+
+
 def _row_groups(storage: Storage, file: str, expected: dict[str, pa.DataType]) -> list[int]:
     """Row counts of a file's row groups, after its schema was checked."""
     try:
         with storage.filesystem.open_input_file(storage.path(file)) as handle:
             metadata = pq.ParquetFile(handle).metadata
             schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowInvalid, OSError) as err:
+    except (pa.ArrowException, OSError) as err:
+        reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
         raise ContractError(
-            f"{storage.join(file)} has to be a Parquet file. Received: {str(err).splitlines()[0]} Write the file again or remove it."
+            f"{storage.join(file)} has to be a Parquet file. Received: {reason}. Restore the file or prepare the data set again."
         ) from None
     for name, expected_type in expected.items():
         if name not in schema.names:
-            raise ContractError(f"{storage.join(file)} has to have column {name}. {nearest(name, schema.names)}")
+            raise ContractError(
+                f"{storage.join(file)} has to have column {name}. "
+                f"Received: columns {', '.join(schema.names)}. {nearest(name, schema.names)}"
+            )
         if not _same_type(schema.field(name).type, expected_type):
             raise ContractError(
                 f"{storage.join(file)} has to have column {name} of type {expected_type}. "

@@ -45,6 +45,10 @@ def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
     """
     storage = Storage(reading.data_path)
     rows, reasons = check_rows(reading.contract, _read_rows(reading, storage, window))
+    order = np.arange(rows.num_rows)
+    if reading.shuffle:
+        order = generator(reading.seed, window.epoch, window.index).permutation(rows.num_rows)
+    reasons[order[window.num_served :]] = ""
     if reading.quarantine_path is not None and any(reasons):
         save_quarantine(reading.quarantine_path, window, rows, reasons)
     users = rows.column(reading.contract.user).to_numpy().astype(np.int64)
@@ -55,13 +59,11 @@ def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
         history = reading.contract.domains[name].history
         assert history is not None, name
         paths = [f"{history.path}/{file}" for file in files]
-        joined[name] = load_histories(storage, history, paths, users, times, reading.history_length)
-    order = np.arange(rows.num_rows)
-    if reading.shuffle:
-        order = generator(reading.seed, window.epoch, window.index).permutation(rows.num_rows)
+        num_items = reading.contract.tables[history.table].num_rows
+        joined[name] = load_histories(storage, history, paths, users, times, reading.history_length, num_items)
     padding = rows.num_rows
     rows = pa.concat_tables([rows, _padding_row(rows.schema, window.epoch)]).combine_chunks()
-    for chosen in micro_batches(padding, reading.batch_size, reading.world_size, order):
+    for chosen in micro_batches(window.num_served, reading.batch_size, reading.world_size, order):
         batch = rows.take(pa.array(np.where(chosen >= 0, chosen, padding)))
         columns = {name: batch.column(name) for name in batch.column_names}
         for name, history_rows in joined.items():
@@ -104,12 +106,13 @@ def _read_rows(reading: Reading, storage: Storage, window: Window) -> pa.Table:
 def _read_slice(storage: Storage, part: FragmentSlice, schema: pa.Schema) -> pa.Table:
     try:
         with storage.filesystem.open_input_file(storage.path(part.file)) as handle:
-            parquet = pq.ParquetFile(handle, pre_buffer=True)
+            parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
             table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
-        return table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, OSError):
-        # Counted and saved as "unreadable row group" by check_rows: every column of these rows is null.
-        return empty_rows(schema, part.num_rows)
+        rows = table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError):
+        rows = schema.empty_table()
+    # Counted and saved as "unreadable row group" by check_rows: every column of these rows is null.
+    return rows if rows.num_rows == part.num_rows else empty_rows(schema, part.num_rows)
 
 
 def _padding_row(schema: pa.Schema, epoch: int) -> pa.Table:

@@ -5,7 +5,6 @@ import os
 from dataclasses import dataclass
 
 import ray
-from ray._private.ray_logging import global_worker_stdstream_dispatcher
 
 from raytrain.config import JobConfig
 from raytrain.errors import ResourceError
@@ -58,10 +57,10 @@ def connect(needs: CpuNeeds) -> None:
         if local:
             needs.check(os.cpu_count() or 1)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A run is a dozen processes, most of them idle: below 4 the raylet warns about that on a laptop.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "4")
         # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
         ray.init(include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
-        # log_to_driver does not cover the raylet's advice on how many processes a small machine should start.
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
 

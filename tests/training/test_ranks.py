@@ -1,6 +1,5 @@
 """R ranks train as one: same global batches, same losses."""
 
-
 import pytest
 import torch
 

@@ -33,7 +33,7 @@ class TargetAttention(nn.Module):
         for units in rest:
             layers += [nn.ReLU(inplace=True), nn.Linear(first, units)]
             first = units
-        self.score = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(first, num_heads))
+        self.score = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(first, num_heads, bias=False))
         self.side_names = tuple(side_sizes)
         self.side_sizes = tuple(side_sizes.values())
         self.side_score = nn.ParameterList(nn.Parameter(torch.zeros(size, num_heads)) for size in self.side_sizes)

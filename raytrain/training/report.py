@@ -1,0 +1,178 @@
+"""report.html of a run: one self-contained page, no scripts, nothing loaded from elsewhere.
+
+The page answers in this order: how good, compared with what, how it got there, whether every row was trained, how to repeat it.
+"""
+
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from raytrain.storage import Storage
+from raytrain.training.curves import charts
+
+REPORT_FILE = "report.html"
+
+METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "Log loss", "ne": "NE", "pcoc": "PCOC"}
+HIGHER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
+
+
+def write_report(storage: Storage, result: dict[str, Any], records: list[dict[str, Any]], baselines: Sequence[dict[str, Any]] = ()) -> None:
+    """Writes report.html into the run directory.
+
+    result, baselines: as in result.json. records: as in metrics.jsonl; a model without steps has no curves.
+    config.yaml is read from the run directory where there is one.
+    """
+    target = next(iter(result["test"]))
+    metrics = result["test"][target]
+    plan = next((record["tables"] for record in records if record["kind"] == "plan"), "")
+    storage.write_text(
+        REPORT_FILE,
+        render(
+            "run.html.j2",
+            model=result["model"],
+            dataset=result["dataset"],
+            run_name=masked(storage.uri).rpartition("/")[2],
+            summary=_summary(metrics, result, baselines, target),
+            tiles=_tiles(metrics),
+            tables=[_table(domain, result, baselines) for domain in result["test"]],
+            charts=charts(records, result.get("best_step")),
+            rows=_rows(result),
+            facts=_facts(result),
+            command=masked(f"raytrain train {shlex.quote(storage.join('config.yaml'))} run.name=null"),
+            plan=masked(plan),
+            config=masked(storage.read_text("config.yaml")) if storage.exists("config.yaml") else "",
+        ),
+    )
+
+
+def render(template: str, **values: object) -> str:
+    """A page of raytrain/templates; every value is escaped, and a missing one is an error."""
+    environment = Environment(
+        loader=PackageLoader("raytrain", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def masked(text: str) -> str:
+    """The text with credentials in URIs replaced by ***: user information, and query values whose name says they are secret."""
+    # The first branch runs to the last @ of the word, since a password may hold one, or a slash, unquoted.
+    text = re.sub(r"://(?:[^\s/@:]*:\S*@|[^\s/@]*@)", "://***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:key|secret|token|password|sig|signature|credential)[\w-]*=)[^&\s'\"]+", r"\1***", text)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Rounded, with thousands separated; a dash for what is undefined."""
+    return "\u2013" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def best_of(metric: str, values: Sequence[float | None]) -> int | None:
+    """Index of the best value of a metric; None when there are not two to compare."""
+    scored = [(_badness(metric, value), index) for index, value in enumerate(values) if value is not None and not math.isnan(value)]
+    return min(scored)[1] if len(scored) > 1 else None
+
+
+def _badness(metric: str, value: float) -> float:
+    if metric == "pcoc":
+        return abs(math.log(value)) if value > 0 else math.inf
+    return -value if HIGHER_IS_BETTER[metric] else value
+
+
+def _summary(metrics: Mapping[str, float], result: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], target: str) -> str:
+    parts = []
+    if not math.isnan(metrics["auc"]):
+        parts.append(f"Shown one positive and one negative row it has not seen, it ranks them right {metrics['auc']:.1%} of the time.")
+    comparable = [other for other in baselines if not _mismatch(other, result, target)]
+    if comparable:
+        values = [metrics["auc"], *(other["test"][target]["auc"] for other in comparable)]
+        others = [(_badness("auc", value), other["model"], value) for value, other in zip(values[1:], comparable, strict=True)]
+        _, rival, value = min(others, key=lambda item: (math.isnan(item[0]), item[0]))
+        gap = metrics["auc"] - value
+        where = "ahead of" if gap > 0 else "behind" if gap < 0 else "level with"
+        if not math.isnan(gap):
+            parts.append(f"In AUC that is {abs(gap):.4f} {where} the best baseline, {rival}.")
+    parts.append(_calibration(metrics["pcoc"]))
+    return " ".join(parts)
+
+
+def _calibration(pcoc: float) -> str:
+    if math.isnan(pcoc):
+        return "Calibration is undefined: the test rows hold no positive."
+    if abs(pcoc - 1) < 0.005:
+        return "It predicts as many positives as there are, to within half a per cent."
+    return f"It predicts {abs(pcoc - 1):.1%} {'more' if pcoc > 1 else 'fewer'} positives than there are (PCOC {pcoc:.3f})."
+
+
+def _tiles(metrics: Mapping[str, float]) -> list[dict[str, str]]:
+    meanings = {
+        "auc": "ranking over all rows; 0.5 is chance, 1 is perfect",
+        "gauc": "ranking inside each user's rows",
+        "logloss": "error of the probabilities; lower is better",
+        "pcoc": "predicted over observed; 1 is calibrated",
+    }
+    return [{"name": METRIC_TITLES[name], "value": number(metrics[name]), "meaning": meaning} for name, meaning in meanings.items()]
+
+
+def _table(domain: str, result: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """This run and the baselines, best AUC first; a baseline scored on other rows competes for nothing."""
+    shown = [(result, True, ""), *((other, False, _mismatch(other, result, domain)) for other in baselines)]
+    scores = [other["test"].get(domain, {}) for other, _, _ in shown]
+    comparable = [not note for _, _, note in shown]
+    best = {
+        name: best_of(name, [score.get(name) if fair else None for score, fair in zip(scores, comparable, strict=True)])
+        for name in METRIC_TITLES
+    }
+    rows = []
+    for index, ((other, this, note), score) in enumerate(zip(shown, scores, strict=True)):
+        cells = [{"text": number(score.get(name)), "best": best[name] == index} for name in METRIC_TITLES]
+        cells.append({"text": number(score.get("num_rows"), 0), "best": False})
+        rows.append(
+            {"model": other["model"], "this": this, "note": note, "cells": cells, "order": (bool(note), _descending(score.get("auc")))}
+        )
+    rows.sort(key=lambda row: row["order"])
+    return {"domain": domain, "columns": [*METRIC_TITLES.values(), "Rows"], "rows": rows}
+
+
+def _descending(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else -value
+
+
+def _mismatch(other: Mapping[str, Any], result: Mapping[str, Any], domain: str) -> str:
+    """Why a baseline cannot stand beside this run, or ""."""
+    if other["dataset"] != result["dataset"]:
+        return f"another data set: {other['dataset']}"
+    if other.get("content_hash") != result.get("content_hash"):
+        return "another preparation of the data set"
+    if domain not in other["test"]:
+        return "not scored on this domain"
+    return "" if other["test"][domain].get("num_rows") == result["test"][domain].get("num_rows") else "scored on other rows"
+
+
+def _rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for domain, expected in result["rows_expected"].items():
+        trained, quarantined = result["rows_trained"].get(domain, 0), result["rows_quarantined"].get(domain, 0)
+        missing = expected - trained - quarantined
+        verdict = "\u2713 every row accounted for" if not missing else f"\u2717 {abs(missing):,} {'missing' if missing > 0 else 'too many'}"
+        counts = {"expected": expected, "trained": trained, "quarantined": quarantined}
+        rows.append({"domain": domain, "ok": not missing, "verdict": verdict} | {name: f"{value:,}" for name, value in counts.items()})
+    return rows
+
+
+def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        ("Seed", str(result["seed"])),
+        ("Workers", str(result["world_size"])),
+        ("Throughput", f"{result['train_samples_per_s']:,.0f} rows/s"),
+        ("Waiting for data", f"{result['data_wait_share']:.1%} of training time"),
+        ("Peak memory", ", ".join(f"{mib:,.0f}" for mib in result["peak_rss_mib"]) + " MiB, one figure a worker"),
+        ("Wall time", str(timedelta(seconds=round(result["wall_s"])))),
+    ]
+    if "num_steps" in result:
+        ended = ", stopped early" if result["stopped_early"] else ""
+        facts.insert(2, ("Steps", f"{result['num_steps']:,}{ended}; the model is the one of step {result['best_step']:,}"))
+    return facts

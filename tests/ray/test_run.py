@@ -1,0 +1,112 @@
+"""Runs through Ray, end to end: what a user types, what lies in the run directory afterwards."""
+
+import json
+from pathlib import Path
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from raytrain.config import JobConfig
+from raytrain.data.contract import load_contract
+from raytrain.errors import ResourceError, RunError
+from raytrain.run import evaluate, predict, train
+from raytrain.settings import with_overrides
+from tests.data.build import build_dataset
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_2_cpus")]
+SILENT = Console(quiet=True)
+
+
+def job_for(path: str, runs: str, *overrides: str) -> JobConfig:
+    values = {
+        "run": {"name": "first", "storage_path": runs},
+        "data": {"path": path, "batch_size": 64, "window_batches": 4, "history_length": 20, "cpus_per_read_task": 0.25},
+        "model": {"name": "din", "hidden_units": [32]},
+        "tables": {"dim": 8},
+        "training": {"epochs": 2, "keep_checkpoints": 1},
+        "scaling": {"num_workers": 2, "cpus_per_worker": 0.5},
+    }
+    return JobConfig.parse(with_overrides(values, overrides), "test")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("data") / "data")
+    build_dataset(path, num_users=120, num_items=40)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, dataset: str, ray_2_cpus: None) -> str:
+    """A finished run named first, trained by two workers."""
+    path = str(tmp_path_factory.mktemp("runs"))
+    train(job_for(dataset, path), SILENT)
+    return path
+
+
+def test_a_run_directory_tells_everything(runs: str, dataset: str) -> None:
+    run = Path(runs) / "first"
+    result = json.loads((run / "result.json").read_text())
+    splits = load_contract(dataset).domains["target"].splits
+    assert result["rows_trained"] == result["rows_expected"] == {"target": 2 * splits["train"].num_rows}
+    assert result["rows_quarantined"] == {"target": 0}
+    assert result["test"]["target"]["num_rows"] == splits["test"].num_rows
+    assert len(result["peak_rss_mib"]) == result["world_size"] == 2
+    kinds = {json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+    assert {"train", "valid", "checkpoint", "test", "plan", "outcome"} <= kinds
+    assert (run / "config.yaml").exists()
+    assert "<svg" in (run / "report.html").read_text()
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_best_and_the_newest_checkpoint_are_kept(runs: str) -> None:
+    run = Path(runs) / "first"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    reported = [record for record in records if record["kind"] == "checkpoint"]
+    best = [record for record in reported if record["best"]][-1]
+    kept = {path.name for path in (run / "checkpoints").glob("checkpoint_*") if path.is_dir()}
+    assert kept == {Path(best["path"]).name, Path(reported[-1]["path"]).name}
+
+
+def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:
+    test = json.loads((Path(runs) / "first/result.json").read_text())["test"]
+    scaling = ("scaling.num_workers=3", "scaling.cpus_per_worker=0.3")
+    assert evaluate(f"{runs}/first", "test", None, scaling, SILENT)["target"] == pytest.approx(test["target"], rel=1e-5)
+
+
+def test_one_worker_predicts_each_row_once_and_to_the_same_figures(runs: str, dataset: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "predictions")
+    metrics = predict(f"{runs}/first", "test", None, ("scaling.num_workers=1",), output, SILENT)
+    table = pq.read_table(output)
+    keys = set(zip(table["fragment"].to_pylist(), table["row"].to_pylist(), strict=True))
+    assert len(keys) == table.num_rows == load_contract(dataset).domains["target"].splits["test"].num_rows
+    test = json.loads((Path(runs) / "first/result.json").read_text())["test"]["target"]
+    assert metrics["target"] == pytest.approx(test, rel=1e-5)
+    assert roc_auc_score(table["label"], table["prediction"]) == pytest.approx(test["auc"], rel=1e-5)
+    with pytest.raises(RunError, match="new or empty directory"):
+        predict(f"{runs}/first", "test", None, (), output, SILENT)
+
+
+def test_a_run_name_is_used_once(runs: str, dataset: str) -> None:
+    with pytest.raises(RunError, match=r"Received: run\.name=first"):
+        train(job_for(dataset, runs), SILENT)
+
+
+def test_more_cpus_than_there_are_is_refused_with_the_arithmetic(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"scaling.num_workers=4 x scaling.cpus_per_worker=1 .* = 4.5 CPUs, and there are 2"):
+        train(job_for(dataset, str(tmp_path), "scaling.num_workers=4", "scaling.cpus_per_worker=1"), SILENT)
+
+
+def test_data_and_runs_on_s3_give_what_local_ones_give(dataset: str, tmp_path: Path, s3_bucket: str) -> None:
+    client = boto3.client("s3")
+    for file in Path(dataset).rglob("*"):
+        if file.is_file():
+            client.upload_file(str(file), "raytrain", f"data/{file.relative_to(dataset)}")
+    small = ("scaling.num_workers=1", "training.max_steps=4", "tables.backend=local", "model.name=single_domain")
+    remote = train(job_for(f"{s3_bucket}/data", f"{s3_bucket}/runs", *small), SILENT)
+    local = train(job_for(f"file://{dataset}", str(tmp_path), *small), SILENT)
+    assert remote["test"]["target"] == pytest.approx(local["test"]["target"], rel=1e-6)
+    assert b"<svg" in client.get_object(Bucket="raytrain", Key="runs/first/report.html")["Body"].read()

@@ -1,0 +1,168 @@
+"""The loop without Ray: what it trains, when it evaluates, when it stops."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from raytrain.config import JobConfig, OptimizerSection
+from raytrain.data.contract import load_contract
+from raytrain.data.micro_batches import joined, local_micro_batches
+from raytrain.errors import DataError
+from raytrain.settings import with_overrides
+from raytrain.training.loop import Learner, Schedule, TrainOutcome, build_learner, evaluate, train, train_step
+from raytrain.training.optimizers import lr_share
+from raytrain.training.parallel import World
+from raytrain.training.specs import scoring_spec, training_specs
+from tests.data.build import build_dataset
+
+
+class ListSession:
+    """Keeps what a run would log and save."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.checkpoints: list[tuple[int, bool]] = []
+
+    def log(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+    def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool) -> None:
+        self.checkpoints.append((step, best))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("loop") / "data")
+    build_dataset(path, num_users=80, num_items=40, seed=1)
+    return path
+
+
+def job_for(path: str, *overrides: str) -> JobConfig:
+    values = {
+        "data": {"path": path, "batch_size": 64, "window_batches": 4, "history_length": 20},
+        "model": {"name": "din", "hidden_units": [32]},
+        "tables": {"backend": "local", "dim": 8, "lr": 0.1},
+        "optimizer": {"lr": 0.01},
+        "training": {"epochs": 4, "early_stopping": {"patience": None}},
+    }
+    return JobConfig.parse(with_overrides(values, overrides), "test")
+
+
+def run_loop(job: JobConfig) -> tuple[TrainOutcome, ListSession, Learner]:
+    contract = load_contract(job.data.path)
+    histories = job.model.histories  # type: ignore[union-attr]
+    streams = training_specs(job, contract, histories, f"{job.data.path}-quarantine")
+    valid = scoring_spec(job, contract, contract.target, "valid", histories)
+    learner, session = build_learner(job, contract, World()), ListSession()
+    outcome = train(
+        job,
+        learner,
+        joined([local_micro_batches(spec) for spec in streams]),
+        lambda: local_micro_batches(valid),
+        Schedule(streams[0].plan.num_batches, streams[0].total_batches),
+        tuple(spec.domain for spec in streams),
+        session,
+    )
+    assert outcome.rows_trained["target"] + outcome.rows_quarantined["target"] == streams[0].plan.num_rows_in(outcome.num_steps)
+    return outcome, session, learner
+
+
+def test_it_learns_what_was_planted_in_the_histories(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    build_dataset(path, num_users=300, num_items=20, events_per_user=20, source_events_per_user=40)
+    outcome, _, _ = run_loop(job_for(path))
+    assert outcome.best_metrics["auc"] > 0.75
+
+
+def test_every_epoch_evaluates_as_often_as_asked_and_marks_the_best(dataset: str) -> None:
+    outcome, session, _ = run_loop(job_for(dataset, "training.epochs=2", "training.evals_per_epoch=3"))
+    valid = [record for record in session.records if record["kind"] == "valid"]
+    assert [step for step, _ in session.checkpoints] == [record["step"] for record in valid]
+    assert len(valid) == 6
+    assert valid[-1]["step"] == outcome.num_steps
+    assert outcome.best_metrics["auc"] == max(record["auc"] for record in valid)
+    assert [step for step, best in session.checkpoints if best][-1] == outcome.best_step
+
+
+def test_training_stops_once_validation_stops_improving(dataset: str) -> None:
+    overrides = ("training.epochs=50", "training.early_stopping.patience=2", "tables.lr=1.0", "optimizer.lr=0.05")
+    outcome, session, _ = run_loop(job_for(dataset, *overrides))
+    assert outcome.stopped_early
+    assert [best for _, best in session.checkpoints[-2:]] == [False, False]
+
+
+def test_source_rows_are_trained_beside_target_rows(dataset: str) -> None:
+    outcome, _, _ = run_loop(job_for(dataset, "data.source_batch_size=32", "training.epochs=1"))
+    assert outcome.rows_trained["source"] == outcome.num_steps * 32
+    assert outcome.rows_trained["target"] == load_contract(dataset).domains["target"].splits["train"].num_rows
+
+
+def test_max_steps_ends_a_run_inside_an_epoch(dataset: str) -> None:
+    outcome, session, _ = run_loop(job_for(dataset, "training.max_steps=3"))
+    assert outcome.num_steps == 3
+    assert session.checkpoints == [(3, True)]
+
+
+def test_too_many_bad_rows_stop_the_run_with_the_share(tmp_path: Path) -> None:
+    build_dataset(tmp_path / "data", num_users=80, num_items=40)
+    for file in sorted((tmp_path / "data/samples/target/train").glob("*.parquet")):
+        table = pq.read_table(file)
+        labels = table.column("label").to_numpy().copy()
+        labels[::10] = math.nan
+        index = table.column_names.index("label")
+        pq.write_table(table.set_column(index, "label", pa.array(labels)), file, row_group_size=64)
+    with pytest.raises(DataError, match=r"max_quarantine_share=0.01.*Received: \d+ bad rows, a share of 0.09"):
+        run_loop(job_for(str(tmp_path / "data")))
+    outcome, _, _ = run_loop(job_for(str(tmp_path / "data"), "data.max_quarantine_share=0.2", "training.epochs=1"))
+    assert outcome.rows_quarantined["target"] > 0
+
+
+def test_rows_of_weight_zero_move_nothing(dataset: str) -> None:
+    job = job_for(dataset, "optimizer.name=sgd")
+    contract = load_contract(dataset)
+    spec = scoring_spec(job, contract, "target", "valid", ("target", "source"))
+    learner = build_learner(job, contract, World())
+    batch = next(local_micro_batches(spec))
+    before = [parameter.clone() for parameter in learner.network.parameters()]
+    tables_before = {name: value.clone() for name, value in learner.tables.state_dict().items()}
+    rejected = type(batch)(**{**batch.__dict__, "weight": torch.zeros_like(batch.weight)})
+    train_step(job, learner, rejected, 0, 10)
+    for old, new in zip(before, learner.network.parameters(), strict=True):
+        assert torch.equal(old, new)
+    for name, value in learner.tables.state_dict().items():
+        assert torch.equal(tables_before[name], value)
+
+
+def test_evaluation_scores_each_row_once_whatever_the_batch_size(dataset: str) -> None:
+    contract = load_contract(dataset)
+    metrics = []
+    for batch_size in (64, 77):
+        job = job_for(dataset, f"data.batch_size={batch_size}")
+        learner = build_learner(job, contract, World())
+        spec = scoring_spec(job, contract, "target", "test", ("target", "source"))
+        metrics.append(evaluate(learner, local_micro_batches(spec)))
+    assert metrics[0]["num_rows"] == contract.domains["target"].splits["test"].num_rows
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step", "share"),
+    [
+        ({"schedule": "constant"}, 50, 1.0),
+        ({"schedule": "constant", "warmup_steps": 4}, 0, 0.25),
+        ({"schedule": "constant", "warmup_steps": 4}, 3, 1.0),
+        ({"schedule": "linear"}, 0, 1.0),
+        ({"schedule": "linear"}, 75, 0.25),
+        ({"schedule": "linear", "final_lr_share": 0.2}, 50, 0.6),
+        ({"schedule": "cosine"}, 50, 0.5),
+        ({"schedule": "linear", "warmup_steps": 20}, 60, 0.5),
+    ],
+    ids=str,
+)
+def test_learning_rate_follows_warmup_and_schedule(overrides: dict[str, Any], step: int, share: float) -> None:
+    assert lr_share(OptimizerSection(**overrides), step, 100) == pytest.approx(share)

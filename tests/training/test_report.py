@@ -1,0 +1,214 @@
+"""report.html: whole in itself, honest about baselines and rows, and without credentials."""
+
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raytrain.storage import Storage
+from raytrain.training.curves import smoothed
+from raytrain.training.report import masked, write_report
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed, and keeps ids, rows and what is loaded from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.external: list[str] = []
+        self.rows: list[list[str]] = []
+        self.best: list[str] = []
+        self._in_best = False
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [str(values["id"])] if "id" in values else []
+        self.external += [
+            str(value) for name, value in attributes if name in ("src", "href", "xlink:href") and not str(value).startswith("#")
+        ]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        self._in_best = tag == "td" and values.get("class") == "best"
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+        if self._in_best:
+            self.best.append(data)
+
+    def row_of(self, first: str) -> list[str]:
+        return next(row for row in self.rows if row[0].startswith(first))
+
+
+def metrics(auc: float, gauc: float, logloss: float, pcoc: float = 1.0) -> dict[str, float]:
+    return {"auc": auc, "gauc": gauc, "logloss": logloss, "pcoc": pcoc, "ne": logloss / 0.7, "num_rows": 36_512.0}
+
+
+def result(model: str, test: dict[str, float], **changes: Any) -> dict[str, Any]:
+    return {
+        "model": model,
+        "dataset": "movielens",
+        "content_hash": "x",
+        "seed": 0,
+        "world_size": 2,
+        "rows_trained": {"target": 3000},
+        "rows_expected": {"target": 3000},
+        "rows_quarantined": {"target": 0},
+        "train_samples_per_s": 20_123.4,
+        "data_wait_share": 0.083,
+        "peak_rss_mib": [512.0, 640.0],
+        "wall_s": 184.3,
+        "valid": {},
+        "test": {"target": test},
+        "model_logs": {},
+    } | changes
+
+
+def steps() -> dict[str, Any]:
+    return {"num_steps": 300, "best_step": 200, "stopped_early": False}
+
+
+def records() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"kind": "plan", "tables": "item 3,707 x 16 <row_wise>"}]
+    for step in range(10, 310, 10):
+        train = {"epoch": step / 150, "loss": 0.5 + math.exp(-step / 90), "samples_per_s": 2e4, "lr": 1e-3, "data_wait_share": 0.1}
+        found.append({"kind": "train", "step": step} | train)
+        if step % 100 == 0:
+            found.append({"kind": "valid", "step": step, "epoch": step / 150, "best": step < 300} | metrics(0.78, 0.71, 0.55))
+    return found
+
+
+def page(directory: Path, *arguments: Any, config: str = "seed: 0\n") -> tuple[str, Page]:
+    storage = Storage(str(directory / "din-demo"))
+    storage.write_text("config.yaml", config)
+    write_report(storage, *arguments)
+    text = storage.read_text("report.html")
+    return text, Page(text)
+
+
+def test_a_neural_run_shows_its_curves_and_loads_nothing(tmp_path: Path) -> None:
+    text, parsed = page(tmp_path, result("din", metrics(0.7921, 0.7211, 0.5412, 1.034), **steps()), records())
+    for title in ("Loss", "Validation AUC and GAUC", "Calibration on validation", "Throughput", "Waiting for data"):
+        assert f"<figcaption>{title}<" in text
+    assert text.count("<svg") == 6
+    assert parsed.external == []
+    assert "http" not in text
+    assert "<script" not in text
+    assert len(parsed.ids) == len(set(parsed.ids)), "ids of several figures are kept apart"
+    assert "the chosen checkpoint: step 200" in text
+    assert "ranks them right 79.2% of the time" in text
+    assert "3.4% more positives than there are" in text
+    assert "raytrain train" in text
+    assert "item 3,707 x 16 &lt;row_wise&gt;" in text
+
+
+def test_charts_take_their_colours_from_the_page(tmp_path: Path) -> None:
+    text, _ = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54), **steps()), records())
+    charts = text[text.index("<svg") : text.rindex("</svg>")]
+    assert "var(--first)" in charts
+    assert "#0" not in charts
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_a_model_without_steps_has_no_curves(tmp_path: Path) -> None:
+    text, parsed = page(tmp_path, result("item_mean", metrics(0.74, 0.69, 0.58)), [])
+    assert "<svg" not in text
+    assert parsed.row_of("item_mean")[1:4] == ["0.7400", "0.6900", "0.5800"]
+
+
+def test_the_best_value_of_each_column_is_bold(tmp_path: Path) -> None:
+    others = [result("logistic", metrics(0.78, 0.73, 0.55, 0.98)), result("item_mean", metrics(0.74, 0.69, 0.58, 1.01))]
+    text, parsed = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54, 1.05), **steps()), [], others)
+    assert parsed.best == ["0.7900", "0.5400", f"{0.54 / 0.7:.4f}", "0.7300", "1.0100"], "din, logistic, item_mean from the top"
+    assert "0.0100 ahead of the best baseline, logistic" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"dataset": "other"}, "another data set: other"),
+        ({"content_hash": "y"}, "another preparation"),
+        ({"test": {"target": metrics(0.99, 0.99, 0.1) | {"num_rows": 5.0}}}, "scored on other rows"),
+        ({"test": {"source": metrics(0.99, 0.99, 0.1)}}, "not scored on this domain"),
+    ],
+    ids=["other data set", "other preparation", "other rows", "other domain"],
+)
+def test_a_baseline_on_other_rows_is_marked_and_wins_nothing(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
+    others = [result("rival", metrics(0.99, 0.99, 0.1)) | changes, result("logistic", metrics(0.78, 0.71, 0.55))]
+    text, parsed = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54), **steps()), [], others)
+    assert note in parsed.row_of("rival")[0]
+    assert "0.9900" not in parsed.best
+    assert "best baseline, logistic" in text
+
+
+@pytest.mark.parametrize(
+    ("trained", "quarantined", "verdict"),
+    [(3000, 0, "✓ every row accounted for"), (2990, 10, "✓ every row accounted for"), (2990, 0, "✗ 10 missing"), (3001, 0, "✗ 1 too many")],
+    ids=["all trained", "some quarantined", "some lost", "some doubled"],
+)
+def test_rows_are_checked_against_the_plan(tmp_path: Path, trained: int, quarantined: int, verdict: str) -> None:
+    counts = {"rows_trained": {"target": trained}, "rows_quarantined": {"target": quarantined}}
+    _, parsed = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54), **counts), [])
+    assert parsed.row_of("target")[-1] == verdict
+
+
+def test_undefined_metrics_are_a_dash(tmp_path: Path) -> None:
+    nan = math.nan
+    text, parsed = page(tmp_path, result("din", metrics(nan, nan, 0.5, nan)), [])
+    assert parsed.row_of("din")[1:3] == ["\u2013", "\u2013"]
+    assert "nan" not in text
+
+
+def test_what_users_wrote_is_escaped(tmp_path: Path) -> None:
+    text, _ = page(tmp_path, result("<b>din</b>", metrics(0.79, 0.72, 0.54)), [], config="name: <script>alert(1)</script>\n")
+    assert "<script" not in text
+    assert "<b>din" not in text
+
+
+def test_credentials_of_the_config_stay_out(tmp_path: Path) -> None:
+    text, _ = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54)), [], config="data:\n  path: s3://me:hunter2@bucket/x\n")
+    assert "hunter2" not in text
+    assert "s3://***@bucket/x" in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://bucket/a/b", "s3://bucket/a/b"),
+        ("s3://me:pass@bucket/a", "s3://***@bucket/a"),
+        ("hdfs://me@host:8020/a", "hdfs://***@host:8020/a"),
+        ("s3://me:pa/ss@word@bucket/a", "s3://***@bucket/a"),
+        ("s3://b/a?region=eu&secret_key=abc&x=1", "s3://b/a?region=eu&secret_key=***&x=1"),
+        ("abfs://b/a?sig=abc%3D", "abfs://b/a?sig=***"),
+    ],
+    ids=["nothing secret", "user and password", "user alone", "unquoted password", "secret in the query", "signature"],
+)
+def test_masking(uri: str, shown: str) -> None:
+    assert masked(f"path: {uri}\nnext: 1") == f"path: {shown}\nnext: 1"
+
+
+def test_smoothing_halves_a_weight_every_span() -> None:
+    # Weights 1/2 and 1 of the first and second value, normalised.
+    assert smoothed([0.0, 3.0], 1) == pytest.approx([0.0, 2.0])
+    assert smoothed([5.0] * 4, 2) == pytest.approx([5.0] * 4)
