@@ -18,12 +18,11 @@ from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import TableOptimizer, Tables
 from raytrain.errors import DataError
+from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.metrics.suite import MetricSuite
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.training.optimizers import dense_optimizer, lr_share
 from raytrain.training.parallel import World
-
-HIGHER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
 
 
 @dataclass

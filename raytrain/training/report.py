@@ -12,13 +12,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.curves import charts
 
 REPORT_FILE = "report.html"
 
 METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "Log loss", "ne": "NE", "pcoc": "PCOC"}
-HIGHER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
 
 
 def write_report(storage: Storage, result: dict[str, Any], records: list[dict[str, Any]], baselines: Sequence[dict[str, Any]] = ()) -> None:

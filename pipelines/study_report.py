@@ -1,0 +1,233 @@
+"""What a study found, three times: result.json for machines, result.md to quote, result.html to show."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from raytrain.storage import Storage
+from raytrain.training.figures import BAD, FIRST, GOOD, MUTED, figure, svg
+from raytrain.training.report import HIGHER_IS_BETTER, METRIC_TITLES, best_of, number, render
+
+Result = Mapping[str, Any]
+
+_COLOURS = {"better": GOOD, "worse": BAD, "undecided": MUTED}
+
+
+def write_study_report(storage: Storage, result: Result) -> None:
+    """Writes result.json, result.md and result.html."""
+    storage.write_text("result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    storage.write_text("result.md", markdown(result))
+    storage.write_text("result.html", _html(result))
+
+
+def markdown(result: Result) -> str:
+    """The tables of a study as GitHub Markdown, with the command that made them."""
+    arms, pairs = arm_table(result), pair_table(result)
+    titles = [METRIC_TITLES[metric] for metric in result["metrics"]]
+    lines = [f"# {result['name']} ({result['preset']})", "", "```", result["command"], "```", "", _setting(result), ""]
+    lines += _rows(["Arm", "Seeds", *titles, "Rows/s", "Time a run"])
+    for row in arms:
+        cells = [f"**{cell['text']}**" if cell["best"] else cell["text"] for cell in row["cells"]]
+        lines.append(_line([row["name"], row["seeds"], *cells, row["samples_per_s"], row["wall"]]))
+    if pairs:
+        lines += ["", _interval_note(result), "", *_rows(["A less B", "Seeds", *titles])]
+        lines += [
+            _line(
+                [
+                    row["name"],
+                    str(row["num_seeds"]),
+                    *(f"{cell['difference']} {cell['interval']} {cell['verdict']}" for cell in row["cells"]),
+                ]
+            )
+            for row in pairs
+        ]
+    lines += ["", *(f"- Not compared: {pair['a']} and {pair['b']} ({pair['reason']})." for pair in result["not_compared"])]
+    lines += [f"- Failed: {failure['cell']}." for failure in result["failed"]]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def arm_table(result: Result) -> list[dict[str, Any]]:
+    """A row of text an arm, best first by the first metric."""
+    arms = result["arms"]
+    means = {metric: [arm["metrics"][metric]["mean"] for arm in arms.values()] for metric in result["metrics"]}
+    best = {metric: best_of(metric, values) for metric, values in means.items()}
+    rows = []
+    for index, (name, arm) in enumerate(arms.items()):
+        cells = [_arm_cell(arm["metrics"][metric], best[metric] == index) for metric in result["metrics"]]
+        seeds = "fixed" if arm["deterministic"] else str(len(arm["seeds"]))
+        wall_s = arm["wall_s"]["mean"]
+        rows.append(
+            {
+                "name": name,
+                "seeds": seeds if arm["seeds"] else "none",
+                "cells": cells,
+                "samples_per_s": number(arm["train_samples_per_s"]["mean"], 0),
+                "wall": "\u2013" if wall_s is None else str(timedelta(seconds=round(wall_s))),
+                "rows_trained": ", ".join(f"{domain} {count:,}" for domain, count in (arm["rows_trained"] or {}).items()),
+                "every_row_trained": arm["every_row_trained"],
+            }
+        )
+    order = _order(result)
+    return sorted(rows, key=lambda row: order.index(row["name"]))
+
+
+def pair_table(result: Result) -> list[dict[str, Any]]:
+    """A row of text a pair, with a cell a metric."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for found in result["comparisons"]:
+        name = f"{found['a']} \u2212 {found['b']}"
+        row = rows.setdefault((found["a"], found["b"]), {"name": name, "num_seeds": found["num_seeds"], "cells": []})
+        interval = f"[{_signed(found['low'])}, {_signed(found['high'])}]"
+        row["cells"].append({"difference": _signed(found["difference"]), "interval": interval, "verdict": found["verdict"]})
+    return list(rows.values())
+
+
+def _html(result: Result) -> str:
+    return render(
+        "study.html.j2",
+        result=result,
+        titles=[METRIC_TITLES[metric] for metric in result["metrics"]],
+        summary=_summary(result),
+        setting=_setting(result),
+        arms=arm_table(result),
+        pairs=pair_table(result),
+        interval_note=_interval_note(result),
+        charts=[chart for metric in result["metrics"] for chart in _charts(result, metric)],
+    )
+
+
+def _summary(result: Result) -> str:
+    """The findings in words; only an interval that leaves out 0 lets one arm be called better."""
+    metric = result["metrics"][0]
+    ranked = [name for name in _order(result) if result["arms"][name]["metrics"][metric]["mean"] is not None]
+    if not ranked:
+        return "No arm has finished yet."
+    best = ranked[0]
+    value = _mean_and_sd(result["arms"][best]["metrics"][metric])
+    parts = [f"{best} has the best mean {METRIC_TITLES[metric]}, {value}."]
+    rivals: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+    for found in result["comparisons"]:
+        if found["metric"] == metric and best in (found["a"], found["b"]):
+            is_a = found["a"] == best
+            verdict = found["verdict"] if is_a else {"better": "worse", "worse": "better"}.get(found["verdict"], "undecided")
+            rivals[verdict].append(found["b"] if is_a else found["a"])
+    parts += [f"It is {verdict} than {', '.join(names)}." for verdict, names in rivals.items() if names and verdict != "undecided"]
+    if rivals["undecided"]:
+        parts.append(f"Whether it is better than {', '.join(rivals['undecided'])} is undecided.")
+    num_open = sum(found["verdict"] == "undecided" for found in result["comparisons"])
+    if result["comparisons"]:
+        parts.append(f"Over all metrics, {num_open} of {len(result['comparisons'])} comparisons are undecided.")
+    if result["failed"]:
+        parts.append(f"Failed and missing here: {', '.join(failure['cell'] for failure in result['failed'])}.")
+    return " ".join(parts)
+
+
+def _setting(result: Result) -> str:
+    if result["num_rows"] is None:
+        return "No run has finished."
+    seeds = ", ".join(str(seed) for seed in result["seeds"])
+    return (
+        f"Data set {result['dataset']} (content {str(result['content_hash'])[:12]}), test split of domain {result['domain']}: "
+        f"{result['num_rows']:,} rows. Seeds {seeds}; mean \u00b1 standard deviation over seeds, deterministic (fixed) arms run once. "
+        "Best mean in bold."
+    )
+
+
+def _interval_note(result: Result) -> str:
+    return (
+        f"A less B, mean over seeds, with the 95 % interval of a paired bootstrap over {result['unit']}s "
+        f"({result['num_resamples']:,} resamples). "
+        "An interval that includes 0 is undecided. Intervals cover the draw of test users, not of seeds, "
+        "and are not corrected for the number of comparisons."
+    )
+
+
+def _charts(result: Result, metric: str) -> list[dict[str, Any]]:
+    """One metric's arms and, beside them, its differences."""
+    title = METRIC_TITLES[metric]
+    kinds = (
+        ("arms", title, "Dots: seeds. Bar: their mean.", _draw_arms),
+        ("pairs", f"Differences in {title}", "Dot: A less B. Whisker: 95 % interval; grey where it includes 0.", _draw_pairs),
+    )
+    charts = []
+    for kind, heading, caption, draw in kinds:
+        drawn = draw(result, metric)
+        if drawn is not None:
+            charts.append({"title": heading, "caption": caption, "svg": svg(drawn, f"{kind}-{metric}", f"{heading}. {caption}")})
+    return charts
+
+
+def _draw_arms(result: Result, metric: str) -> Figure | None:
+    order = [arm for arm in _order(result) if result["arms"][arm]["metrics"][metric]["mean"] is not None][::-1]
+    if not order:
+        return None
+    made, axes = _lanes(order)
+    for height, arm in enumerate(order):
+        spread = result["arms"][arm]["metrics"][metric]
+        values = [value for value in spread["values"].values() if value is not None]
+        axes.plot([spread["mean"]], [height], color=FIRST, marker="|", markersize=18, markeredgewidth=2.6)
+        axes.plot(values, [height] * len(values), color=FIRST, marker="o", markersize=6, linestyle="none", alpha=0.55, markeredgewidth=0)
+    better = "higher" if HIGHER_IS_BETTER[metric] else "lower"
+    axes.set_xlabel(f"{METRIC_TITLES[metric]} ({better} is better)")
+    return made
+
+
+def _draw_pairs(result: Result, metric: str) -> Figure | None:
+    found = [one for one in result["comparisons"] if one["metric"] == metric and one["low"] is not None][::-1]
+    if not found:
+        return None
+    made, axes = _lanes([f"{one['a']} \u2212 {one['b']}" for one in found])
+    axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    for height, one in enumerate(found):
+        colour = _COLOURS[one["verdict"]]
+        axes.plot([one["low"], one["high"]], [height, height], color=colour, linewidth=2.2)
+        axes.plot([one["difference"]], [height], color=colour, marker="o", markersize=7)
+    if not HIGHER_IS_BETTER[metric]:
+        axes.invert_xaxis()
+    axes.set_xlabel(f"difference in {METRIC_TITLES[metric]} (right: A is better)")
+    return made
+
+
+def _lanes(labels: Sequence[str]) -> tuple[Figure, Axes]:
+    """(figure, axes) with one labelled lane a name, from the bottom up."""
+    made = figure(5.2, 1.0 + 0.36 * len(labels))
+    axes = made.axes[0]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(-0.7, len(labels) - 0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.margins(x=0.08)
+    return made, axes
+
+
+def _order(result: Result) -> list[str]:
+    """Arms, best first by the first metric; arms without a value come last."""
+    metric = result["metrics"][0]
+    sign = -1 if HIGHER_IS_BETTER[metric] else 1
+    means = {name: arm["metrics"][metric]["mean"] for name, arm in result["arms"].items()}
+    return sorted(means, key=lambda name: (means[name] is None, sign * (means[name] or 0.0)))
+
+
+def _arm_cell(spread: Mapping[str, Any], is_best: bool) -> dict[str, Any]:
+    sd = "" if spread["sd"] is None else f"\u00b1 {spread['sd']:.4f}"
+    return {"text": _mean_and_sd(spread), "mean": number(spread["mean"]), "sd": sd, "best": is_best}
+
+
+def _mean_and_sd(spread: Mapping[str, Any]) -> str:
+    return number(spread["mean"]) + ("" if spread["sd"] is None else f" \u00b1 {spread['sd']:.4f}")
+
+
+def _signed(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:+.4f}"
+
+
+def _rows(titles: Sequence[str]) -> list[str]:
+    return [_line(titles), _line(["---", *(["---:"] * (len(titles) - 1))])]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
