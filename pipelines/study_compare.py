@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from raytrain.errors import DataError
 from raytrain.metrics.bootstrap import Metric, paired_bootstrap
+from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
-from raytrain.training.report import HIGHER_IS_BETTER, METRIC_TITLES
+from raytrain.training.report import METRIC_TITLES
 
 PREDICTIONS = "predictions/test"
 

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.figures import BAD, FIRST, GOOD, MUTED, figure, svg
-from raytrain.training.report import HIGHER_IS_BETTER, METRIC_TITLES, best_of, number, render
+from raytrain.training.report import METRIC_TITLES, best_of, number, render
 
 Result = Mapping[str, Any]
 

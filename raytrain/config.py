@@ -104,7 +104,7 @@ class ScalingSection(Section):
     num_workers: PositiveInt = 1
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None
-    """Torch threads of a worker; null shares the machine's cores among the workers on it."""
+    """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers."""
     use_gpu: bool = False
 
 

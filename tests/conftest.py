@@ -5,6 +5,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
+
+# Two threads on two cores wait for each other whenever anything else runs: ten times slower under load.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -5,34 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from raytrain.data.contract import load_contract
 from raytrain.data.manifest import check_history_files, read_manifest
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.errors import ConfigError, RaytrainError
-from raytrain.storage import Storage, resolve
+from raytrain.storage import Storage
 from tests.data.build import build_dataset
 from tests.data.served import stream_spec
 from tests.messages import assert_three_parts
-
-
-@pytest.fixture(scope="module")
-def s3_bucket():
-    """URI of a bucket of an S3 server on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        filesystem, _ = resolve("s3://bucket/?allow_bucket_creation=true")
-        filesystem.create_dir("bucket")
-        yield "s3://bucket"
-    server.stop()
 
 
 @pytest.fixture(params=["a bare path", "file://", "s3://", "fsspec+file://"])
@@ -130,7 +111,7 @@ def test_a_path_that_no_file_system_knows_is_refused(uri):
     assert_three_parts(error.value, f"Received: {uri} (", "s3://")
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/nothing", "s3://no-such-bucket/nothing"])
+@pytest.mark.parametrize("name", ["s3://raytrain/nothing", "s3://no-such-bucket/nothing"])
 def test_a_data_set_that_is_not_on_s3_is_refused(s3_bucket, name):
     with pytest.raises(RaytrainError) as error:
         load_contract(name)

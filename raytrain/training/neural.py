@@ -18,9 +18,10 @@ from raytrain.training.worker import Assignment
 def train_neural(storage: Storage, job: JobConfig, contract: Contract, console: Console) -> tuple[dict[str, Any], Records]:
     """Trains and scores the test split; returns the result's public keys and every record."""
     histories = _histories(job, contract)
-    streams = training_specs(job, contract, histories, storage.join("quarantine"))
-    valid = scoring_spec(job, contract, contract.target, "valid", histories)
-    test = scoring_spec(job, contract, contract.target, "test", histories)
+    quarantine = storage.join("quarantine")
+    streams = training_specs(job, contract, histories, quarantine)
+    valid = scoring_spec(job, contract, contract.target, "valid", histories, quarantine)
+    test = scoring_spec(job, contract, contract.target, "test", histories, quarantine)
     _announce(streams, job, console)
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
     assignment = Assignment(job, streams, valid, (test,), threads_per_worker(job), storage.uri, predictions_path=predictions)

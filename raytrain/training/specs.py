@@ -1,8 +1,10 @@
 """From a job and its contract to the streams it reads, every file checked on the driver."""
 
+from dataclasses import replace
+
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
-from raytrain.data.manifest import check_labels, read_manifest
+from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError, ContractError
 from raytrain.settings import nearest
@@ -27,11 +29,13 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
     return target, source.lasting(range(num_epochs), target.total_batches)
 
 
-def scoring_spec(job: JobConfig, contract: Contract, domain: str, split: str, histories: tuple[str, ...]) -> StreamSpec:
+def scoring_spec(
+    job: JobConfig, contract: Contract, domain: str, split: str, histories: tuple[str, ...], quarantine_path: str | None = None
+) -> StreamSpec:
     """Every row of a split once, in file order, both classes present."""
-    spec = _spec(job, contract, domain, split, histories, None)
+    spec = _spec(job, contract, domain, split, histories, quarantine_path)
     check_labels(contract, job.data.path, domain, split)
-    return spec
+    return replace(spec, shuffle=False)
 
 
 def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
@@ -52,16 +56,17 @@ def _spec(
     quarantine_path: str | None,
     batch_size: int | None = None,
 ) -> StreamSpec:
-    training = split == "train"
+    manifest = read_manifest(contract, job.data.path, domain, split)
+    check_history_files(contract, job.data.path, histories, manifest)
     return StreamSpec(
         contract=contract,
         data=job.data,
         domain=domain,
         split=split,
-        manifest=read_manifest(contract, job.data.path, domain, split),
+        manifest=manifest,
         batch_size=batch_size or job.data.batch_size,
         histories=histories,
-        shuffle=job.data.shuffle and training,
+        shuffle=job.data.shuffle,
         seed=job.seed,
         quarantine_path=quarantine_path,
     )

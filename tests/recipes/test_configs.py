@@ -1,0 +1,63 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.prepare import load_prepare_config, prepare
+from pipelines.recipes.movielens import MovieLensRecipe
+from pipelines.recipes.parquet import ParquetRecipe
+from raytrain.errors import ConfigError
+
+MOVIELENS = "pipelines/configs/prepare_movielens.yaml"
+EXAMPLE = "pipelines/configs/prepare_parquet_example.yaml"
+
+
+def test_the_committed_configs_are_valid():
+    assert isinstance(load_prepare_config(MOVIELENS).recipe, MovieLensRecipe)
+    recipe = load_prepare_config(EXAMPLE, ["recipe.keys.item.num_rows=50"]).recipe
+    assert isinstance(recipe, ParquetRecipe)
+    assert recipe.keys.item.num_rows == 50
+    assert recipe.table_rows() == {"user": None, "item": 50, "country": None, "category": None, "hour": 25}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        pytest.param("recipe.name=movielense", "Did you mean movielens", id="unknown recipe"),
+        pytest.param("recipe.sauce=x", r"recipe\.movielens\.sauce='x'. Did you mean source", id="unknown key"),
+        pytest.param("num_bucket=3", "Did you mean num_buckets", id="unknown key at the top"),
+        pytest.param("num_buckets=0", "num_buckets", id="no buckets"),
+    ],
+)
+def test_mistakes_in_a_config_are_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_prepare_config(MOVIELENS, [override])
+
+
+@pytest.mark.ray
+def test_the_example_config_prepares_files_with_its_columns(tmp_path):
+    for domain, count in (("ads", 40), ("feed", 30)):
+        number = range(count)
+        table = pa.table(
+            {
+                "user_id": [f"u{n % 7}" for n in number],
+                "item_id": [n % 11 for n in number],
+                "event_time": [1_700_000_000_000 + 1000 * n for n in number],
+                "click": [n % 2 for n in number],
+                "country": ["AT" if n % 3 else None for n in number],
+                "category_l1": [f"c{n % 4}" for n in number],
+                "tags": [["c1", f"tag{n % 2}"] for n in number],
+                "hour": [1 + n % 24 for n in number],
+                "price": [float(n) for n in number],
+                "dwell_bin": [n % 8 for n in number],
+            }
+        )
+        (tmp_path / domain).mkdir()
+        pq.write_table(table, tmp_path / domain / "events.parquet")
+    overrides = [f"output={tmp_path}/out", "num_buckets=2", "num_cpus=1"]
+    overrides += [f"recipe.domains.ads.path={tmp_path}/ads/*.parquet", f"recipe.domains.feed.path={tmp_path}/feed"]
+    contract = prepare(load_prepare_config(EXAMPLE, overrides), lambda line: None)
+    assert {name: split.num_rows for name, split in contract.domains["ads"].splits.items()} == {"train": 32, "valid": 4, "test": 4}
+    assert contract.domains["ads"].splits["train"].min_time == 1_700_000_000
+    assert contract.tables["category"].num_rows == 7  # c0..c3, tag0, tag1 and row 0
+    assert contract.tables["item"].hashed
+    assert contract.overlap[0].num_shared_users == 7
