@@ -135,26 +135,39 @@ class ItemMeanModel(Section):
     """Smoothed mean label of the candidate item in training rows."""
 
     name: Literal["item_mean"] = "item_mean"
-    prior_rows: PositiveFloat = 20.0
+    prior_rows: PositiveFloat = 2.0
+    """Rows of the overall mean that are added to an item's own."""
+    max_memory_mib: PositiveInt = 16384
+    """Plain baselines work in memory; more than this is refused before a row is read."""
 
 
 class LogisticModel(Section):
-    """Logistic regression on smoothed user, item and cross means of both domains."""
+    """Logistic regression on smoothed user, item and cross means of both domains, taken strictly before each row."""
 
     name: Literal["logistic"] = "logistic"
-    prior_rows: PositiveFloat = 20.0
+    prior_rows: PositiveFloat = 10.0
+    """Rows of the next wider mean that are added to a mean."""
     c: PositiveFloat = 1.0
+    """Inverse of the L2 penalty."""
+    max_memory_mib: PositiveInt = 16384
 
 
 class LightGbmModel(Section):
-    """Gradient boosted trees on the same features as ``logistic``."""
+    """Gradient boosted trees on the same columns as ``logistic``."""
 
     name: Literal["lightgbm"] = "lightgbm"
-    prior_rows: PositiveFloat = 20.0
-    num_leaves: PositiveInt = 63
+    prior_rows: PositiveFloat = 10.0
+    num_leaves: Annotated[int, Field(ge=2)] = 31
     learning_rate: PositiveFloat = 0.05
     max_rounds: PositiveInt = 1000
-    min_data_in_leaf: PositiveInt = 100
+    patience_rounds: PositiveInt = 30
+    """Rounds without a lower validation log loss before it stops."""
+    min_data_in_leaf: PositiveInt = 300
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the columns that each tree may use."""
+    num_threads: PositiveInt = 1
+    """OpenMP threads. More than there are idle cores wait for each other busily, and a fit takes many times as long."""
+    max_memory_mib: PositiveInt = 16384
 
 
 ModelSection = Annotated[DinModel | SingleDomainModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")]

@@ -87,7 +87,7 @@ def run_worker(config: dict[str, Any]) -> None:
     job = assignment.job
     torch.use_deterministic_algorithms(job.training.deterministic)
     # Filling every new tensor with NaN is for finding bugs, and costs a pass over memory per operation.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     world = World.current(get_device() if job.scaling.use_gpu else None)
     session = RaySession(assignment, config["mailbox"], world)
     learner = build_learner(job, assignment.test[0].contract if assignment.test else assignment.train[0].contract, world)

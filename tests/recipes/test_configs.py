@@ -23,7 +23,7 @@ def test_the_committed_configs_are_valid():
     ("override", "message"),
     [
         pytest.param("recipe.name=movielense", "Did you mean movielens", id="unknown recipe"),
-        pytest.param("recipe.sauce=x", r"recipe\.movielens\.sauce='x'. Did you mean source", id="unknown key"),
+        pytest.param("recipe.sauce=x", r"recipe\.sauce='x'. Did you mean source", id="unknown key"),
         pytest.param("num_bucket=3", "Did you mean num_buckets", id="unknown key at the top"),
         pytest.param("num_buckets=0", "num_buckets", id="no buckets"),
     ],

@@ -1,0 +1,161 @@
+"""As-of sums against a loop, and columns whose values are computed by hand; no label at or after a row's time may reach it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raytrain.data.contract import Contract, Feature
+from raytrain.data.frame import Frame, concat_frames, read_events, read_frame
+from raytrain.data.manifest import read_manifest
+from raytrain.errors import DataError
+from raytrain.models.baselines.asof import AsOf, Clock
+from raytrain.models.baselines.features import Features, Known, build_features, follows
+from tests.data.build import START, DomainRows, Events, build_dataset, samples, write_dataset
+
+HUGE = 2**61
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+def asked(events: list[tuple[int, int, float]], rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(count, total, age) of rows (key, time) among events (key, time, value)."""
+    key, time, value = (np.array([event[i] for event in events], dtype=[np.int64, np.int64, np.float64][i]) for i in range(3))
+    now_key, now_time = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(2))
+    clock = Clock(time)
+    past = AsOf(key, clock.event_ticks, (value,), clock.num_ticks).before(now_key, clock.ticks(now_time))
+    return past.count, past.totals[0], clock.age_s(past, now_time)
+
+
+def test_an_event_at_a_rows_own_time_is_not_in_its_past():
+    events = [(1, 10, 1.0), (1, 20, 1.0), (1, 20, 1.0), (2, 5, 1.0)]
+    count, total, age = asked(events, [(1, 20), (1, 21), (1, 10), (2, 10), (3, 99)])
+    assert count.tolist() == [1, 3, 0, 1, 0]
+    assert total.tolist() == [1, 3, 0, 1, 0]
+    assert age.tolist() == [10, 1, np.inf, 5, np.inf]
+
+
+def test_without_events_every_past_is_empty():
+    count, total, age = asked([], [(0, 1), (7, 2)])
+    assert count.tolist() == total.tolist() == [0, 0]
+    assert np.isinf(age).all()
+
+
+keys = st.sampled_from([0, 1, 2, 5, HUGE, HUGE + 1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    events=st.lists(st.tuples(keys, st.integers(0, 6), st.integers(-3, 3).map(float)), max_size=25),
+    rows=st.lists(st.tuples(keys, st.integers(0, 7)), min_size=1, max_size=8),
+)
+def test_as_of_sums_equal_a_loop_over_events(events, rows):
+    count, total, age = asked(events, rows)
+    for index, (key, time) in enumerate(rows):
+        past = [event for event in events if event[0] == key and event[1] < time]
+        assert count[index] == len(past)
+        assert total[index] == pytest.approx(sum(event[2] for event in past))
+        assert age[index] == (time - max(event[1] for event in past) if past else np.inf)
+
+
+def columns_of(contract: Contract, path: str, split: str, prior_rows: float) -> tuple[Frame, Features]:
+    frames = {
+        (domain, name): read_frame(contract, path, read_manifest(contract, path, domain, name))
+        for domain, described in contract.domains.items()
+        for name in described.splits
+    }
+    known_rows = concat_frames(list(frames.values()))
+    users = np.unique(known_rows.column("user")).astype(np.int64)
+    histories = {domain: read_events(contract, path, domain, users) for domain in contract.domains if contract.domains[domain].history}
+    domain = np.concatenate([np.full(frame.num_rows, name) for (name, _), frame in frames.items()])
+    rows = frames[contract.target, split]
+    return rows, build_features(contract, Known(known_rows, domain, histories), rows, prior_rows)
+
+
+def test_columns_equal_numbers_computed_by_hand(tmp_path: Path):
+    # User 1 sees items 1, 2 (target) and 9 (source); user 2 sees item 1 first. The row looked at is user 1, item 2, time +40.
+    train = samples(ints(2, 1), ints(1, 1), START + ints(10, 20), ints(1, 0))
+    test = samples(ints(1), ints(2), START + ints(40), ints(1))
+    source = samples(ints(1, 1), ints(9, 9), START + ints(30, 40), ints(1, 1))
+    history = Events(ints(1, 1), ints(9, 9), START + ints(30, 40), ints(4, 1))
+    domains = {"target": DomainRows({"train": train, "test": test}), "source": DomainRows({"train": source}, history, role="source")}
+    contract = write_dataset(tmp_path, domains)
+    _, features = columns_of(contract, str(tmp_path), "test", prior_rows=2.0)
+    row = dict(zip(features.names, features.values[0].tolist(), strict=True))
+
+    # Three events are past: labels 1, 0, 1, and 0.5 twice for the prior. The one at +40 ties with the row.
+    overall = (2 + 2 * 0.5) / 5
+    assert row["user/all/label"] == pytest.approx((1 + 2 * overall) / 4)
+    assert row["user/target/label"] == pytest.approx((0 + 2 * overall) / 3)
+    assert row["user/source/label"] == pytest.approx((1 + 2 * overall) / 3)
+    assert row["user/source/log_count"] == pytest.approx(np.log(2))
+    assert row["user/source/log_age"] == pytest.approx(np.log1p(10))
+    assert row["item/all/label"] == pytest.approx(overall)
+    # What was expected of user 1's events: item 1 at +20 had one event of label 1 over a mean of (1 + 1) / 3; item 9 at +30 none
+    # over (1 + 1) / 4.
+    residuals = (0 - (1 + 2 * (2 / 3)) / 3) + (1 - 2 / 4)
+    assert row["user/all/residual"] == pytest.approx(residuals / (2 + 2))
+    # One rating of 4 is past, here and in all; a code is expected to be 6 / 2.
+    everyone = (4 + 2 * 3) / 3
+    assert row["user/source/rating"] == pytest.approx((4 + 2 * everyone) / 3)
+    assert row["item/source/rating"] == pytest.approx(everyone)
+
+
+def test_labels_at_or_after_a_row_do_not_reach_its_columns(tmp_path: Path):
+    contract = build_dataset(tmp_path, num_users=30, seed=5)
+    rows, before = columns_of(contract, str(tmp_path), "valid", 5.0)
+    cut = np.sort(rows.column("time"))[rows.num_rows // 2]
+    assert (rows.column("time") == cut).sum() > 0
+    for folder in ("samples", "histories"):
+        for file in (tmp_path / folder).rglob("*.parquet"):
+            change_from(file, cut)
+    _, after = columns_of(contract, str(tmp_path), "valid", 5.0)
+    early = rows.column("time") <= cut
+    np.testing.assert_array_equal(before.values[early], after.values[early])
+    assert (before.values[~early] != after.values[~early]).any()
+
+
+def change_from(file: Path, time: int) -> None:
+    """Flips every label, and sets every rating to 1, at or after ``time``."""
+    table = pq.read_table(file)
+    if "label" in table.column_names:
+        label = table.column("label").to_numpy()
+        label = np.where(table.column("time").to_numpy() >= time, 1 - label, label).astype(np.float32)
+        table = table.set_column(table.column_names.index("label"), "label", pa.array(label))
+    elif table.num_rows:
+        times, ratings = table.column("time").to_pylist(), table.column("rating").to_pylist()
+        changed = [[1 if at >= time else code for at, code in zip(*lists, strict=True)] for lists in zip(times, ratings, strict=True)]
+        index = table.column_names.index("rating")
+        table = table.set_column(index, "rating", pa.array(changed, type=pa.list_(pa.int8())))
+    pq.write_table(table, file, row_group_size=64)
+
+
+def frame_of(item: list[int], tags: list[list[int]], country: list[int]) -> Frame:
+    return Frame(pa.table({"item": pa.array(item), "tags": pa.array(tags, type=pa.list_(pa.int32())), "country": pa.array(country)}), 0)
+
+
+@pytest.mark.parametrize(
+    ("tags", "country", "expected"),
+    [
+        pytest.param([[1, 2], [3], [2, 1]], [7, 8, 7], (True, True), id="both follow the item, order of a list aside"),
+        pytest.param([[1, 2], [3], [1]], [7, 8, 7], (False, True), id="a list differs"),
+        pytest.param([[1, 2], [], [2, 1]], [7, 8, 9], (True, False), id="an id differs"),
+    ],
+)
+def test_a_feature_follows_the_item_when_the_item_decides_it(tags, country, expected):
+    rows = frame_of([1, 2, 1], tags, country)
+    features = Feature(name="tags", kind="multi", table="tags", max_values=3), Feature(name="country", kind="id", table="country")
+    assert tuple(follows(rows, "item", feature) for feature in features) == expected
+
+
+def test_a_data_set_without_a_fitted_column_is_refused():
+    features = Features(np.zeros(1, np.int32), np.zeros(1, np.float32), ("a", "b"), np.array([[1, 2]], np.float32))
+    assert features.columns(("b", "a")).tolist() == [[2, 1]]
+    with pytest.raises(DataError, match="none for c"):
+        features.columns(("a", "c"))
