@@ -1,22 +1,37 @@
-"""A run of a plain baseline: in memory, on the driver, same splits, same metrics, same result."""
+"""A run of a plain baseline: read everything, build as-of columns, fit on training rows, score any split.
+
+In memory, on the driver; same rows, splits, histories, metrics and result as a streamed run.
+"""
 
 import io
 import time
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from rich.console import Console
 
-from raytrain.config import JobConfig
+from raytrain.config import ItemMeanModel, JobConfig, LightGbmModel, LogisticModel
 from raytrain.data.contract import Contract
-from raytrain.models.baselines.tabular import TABULAR_MODELS, score_tabular, train_tabular
+from raytrain.data.frame import Frame, check_memory, concat_frames, read_events, read_frame
+from raytrain.data.manifest import check_labels, read_manifest
+from raytrain.data.provenance import FRAGMENT, ROW
+from raytrain.errors import DataError
+from raytrain.metrics.suite import MetricSuite
+from raytrain.models.baselines.features import Features, Known, build_features, bytes_per_row, item_and_label
+from raytrain.models.baselines.tabular import TABULAR_MODELS, Fitted
 from raytrain.storage import Storage
 from raytrain.training.engine import Records
 from raytrain.training.process import peak_rss_mib, quieten
 from raytrain.training.progress import describe
 
 MODEL_DIRECTORY = "checkpoints/model"
+Splits = dict[tuple[str, str], Frame]
+"""(domain, split) -> its rows"""
 
 
 def train_tabular_run(storage: Storage, job: JobConfig, contract: Contract, console: Console) -> tuple[dict[str, Any], Records]:
@@ -63,6 +78,111 @@ def score_tabular_run(
         _write(Storage(output), f"{domain}-part-00000-00000.parquet", predictions)
     console.print(describe({"kind": "test", "domain": domain, **metrics}, time.perf_counter() - started), highlight=False)
     return {domain: metrics}
+
+
+@dataclass(frozen=True)
+class TabularRun:
+    """What ``train_tabular`` leaves."""
+
+    fitted: Fitted
+    valid: dict[str, float]
+    """Metrics of the target domain's validation split."""
+    num_rows: int
+    """Training rows the model was fitted on."""
+    num_quarantined: int
+    """Bad training rows, left out."""
+    fit_s: float
+    """Seconds for reading, columns and fitting."""
+
+
+def train_tabular(job: JobConfig, contract: Contract) -> TabularRun:
+    """Fits ``job.model`` on the target domain's training split.
+
+    Raises:
+        ContractError, DataError: the data set is broken, or more than ``data.max_quarantine_share`` of a split's rows are bad.
+        ResourceError: it needs more than ``model.max_memory_mib``.
+    """
+    started = time.perf_counter()
+    model, target = TABULAR_MODELS[job.model.name], contract.target
+    asked = [(target, "train"), (target, "valid")]
+    splits = _read(job, contract, asked)
+    for key in asked:
+        check_labels(contract, job.data.path, *key)
+    train_rows, valid_rows = (splits[key] for key in asked)
+    both = _features(job, contract, splits, concat_frames([train_rows, valid_rows]))
+    train, valid = both.rows(slice(0, train_rows.num_rows)), both.rows(slice(train_rows.num_rows, None))
+    fitted = model.fit(job.model, train, valid, job.seed)
+    fit_s = time.perf_counter() - started
+    metrics = _metrics(contract, valid_rows, fitted.predict(valid))
+    return TabularRun(fitted, metrics, train_rows.num_rows, train_rows.num_quarantined, fit_s)
+
+
+def score_tabular(job: JobConfig, contract: Contract, fitted: Fitted, split: str, domain: str) -> tuple[dict[str, float], pa.Table]:
+    """Metrics and predictions of the good rows of a split.
+
+    Returns:
+        Metrics as ``MetricSuite.reduce`` names them, and a table of N rows in the order of the files: fragment, row (int32),
+        user, time (int64), label, prediction (float32).
+
+    Raises:
+        ContractError, DataError, ResourceError: as ``train_tabular``.
+    """
+    splits = _read(job, contract, [(domain, split)])
+    check_labels(contract, job.data.path, domain, split)
+    rows = splits[domain, split]
+    prediction = fitted.predict(_features(job, contract, splits, rows))
+    table = {
+        "fragment": rows.column(FRAGMENT).astype(np.int32),
+        "row": rows.column(ROW).astype(np.int32),
+        "user": rows.column(contract.user).astype(np.int64),
+        "time": rows.column(contract.time).astype(np.int64),
+        "label": rows.column(contract.label).astype(np.float32),
+        "prediction": prediction,
+    }
+    return _metrics(contract, rows, prediction), pa.table(table)
+
+
+def _read(job: JobConfig, contract: Contract, asked: list[tuple[str, str]]) -> Splits:
+    """The splits asked for; for a model that uses the past, all others too."""
+    assert isinstance(job.model, ItemMeanModel | LogisticModel | LightGbmModel), job.model
+    uses_past = TABULAR_MODELS[job.model.name].uses_past
+    others = [(name, split) for name, domain in contract.domains.items() for split in domain.splits] if uses_past else []
+    manifests = {key: read_manifest(contract, job.data.path, *key) for key in dict.fromkeys([*asked, *others])}
+    num_rows = sum(int(manifest.num_rows.sum()) for manifest in manifests.values())
+    check_memory(num_rows, bytes_per_row(contract, uses_past), job.model.max_memory_mib)
+    splits = {key: read_frame(contract, job.data.path, manifest) for key, manifest in manifests.items()}
+    for (domain, split), rows in splits.items():
+        share = rows.num_quarantined / (rows.num_quarantined + rows.num_rows)
+        if share > job.data.max_quarantine_share:
+            raise DataError(
+                f"At most data.max_quarantine_share={job.data.max_quarantine_share} of the rows of domain {domain} may be bad. "
+                f"Received: {rows.num_quarantined} bad rows in split {split}, a share of {share:.4f}. "
+                "Prepare the data set again or raise the share."
+            )
+    return splits
+
+
+def _features(job: JobConfig, contract: Contract, splits: Splits, rows: Frame) -> Features:
+    assert isinstance(job.model, ItemMeanModel | LogisticModel | LightGbmModel), job.model
+    if not TABULAR_MODELS[job.model.name].uses_past:
+        return item_and_label(contract, rows)
+    samples = concat_frames(list(splits.values()))
+    domain = np.concatenate([np.full(frame.num_rows, name) for (name, _), frame in splits.items()])
+    users = np.unique(samples.column(contract.user)).astype(np.int64)
+    histories = {
+        name: read_events(contract, job.data.path, name, users)
+        for name, described in contract.domains.items()
+        if described.history is not None
+    }
+    return build_features(contract, Known(samples, domain, histories), rows, job.model.prior_rows)
+
+
+def _metrics(contract: Contract, rows: Frame, prediction: npt.NDArray[np.float32]) -> dict[str, float]:
+    suite = MetricSuite()
+    label = torch.from_numpy(rows.column(contract.label).astype(np.float32))
+    group = torch.from_numpy(rows.column(contract.group).astype(np.int64))
+    suite.update(torch.from_numpy(prediction), label, group, torch.ones_like(label))
+    return suite.reduce()
 
 
 def _write(storage: Storage, name: str, table: pa.Table) -> None:

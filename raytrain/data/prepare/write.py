@@ -165,7 +165,7 @@ def _gather(files: list[str], bucket: int, scratch: Storage, schema: pa.Schema) 
 def _write(table: pa.Table, output: Storage, name: str, groups: Iterator[tuple[int, int]]) -> None:
     with (
         output.filesystem.open_output_stream(output.path(name)) as sink,
-        pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True) as writer,
+        pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True, write_page_checksum=True) as writer,
     ):
         for start, stop in groups:
             writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)

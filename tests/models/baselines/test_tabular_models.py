@@ -15,7 +15,8 @@ from raytrain.errors import ContractError, DataError, ResourceError
 from raytrain.metrics.auc import auc
 from raytrain.models.baselines.features import Features
 from raytrain.models.baselines.item_mean import fit_item_mean, load_item_mean
-from raytrain.models.baselines.tabular import TABULAR_MODELS, score_tabular, train_tabular
+from raytrain.models.baselines.tabular import TABULAR_MODELS
+from raytrain.training.tabular import score_tabular, train_tabular
 from tests.data.build import START, DomainRows, Events, build_dataset, samples, write_dataset
 
 NUM_USERS, NUM_ITEMS, NUM_TASTES = 60, 40, 4
