@@ -112,7 +112,8 @@ class DinModel(Section):
     """Deep Interest Network over one or both domains' histories (Zhou et al., KDD 2018); defaults are our choice."""
 
     name: Literal["din"] = "din"
-    histories: tuple[str, ...] = ("target", "source")
+    histories: tuple[str, ...] | None = None
+    """Domains whose history is attended to; null: every domain that has one (single_domain: the target)."""
     skip_features: tuple[str, ...] = ()
     """Features left out of the network. Skip the user id where most scored users are new: their rows are untrained."""
     attention_units: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
@@ -128,7 +129,6 @@ class SingleDomainModel(DinModel):
     """The same network that sees the target history alone."""
 
     name: Literal["single_domain"] = "single_domain"  # type: ignore[assignment]
-    histories: tuple[str, ...] = ("target",)
 
 
 class ItemMeanModel(Section):

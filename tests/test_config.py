@@ -27,7 +27,7 @@ def test_overrides_reach_every_section(config):
 
 def test_a_model_is_chosen_by_an_override(config):
     assert load_config(config, ["model={name: lightgbm, num_leaves: 7}"]).model.num_leaves == 7
-    assert load_config(config, ["model.name=single_domain"]).model.histories == ("target",)
+    assert load_config(config, ["model.name=single_domain"]).model.name == "single_domain"
 
 
 @pytest.mark.parametrize("name", ["din", "single_domain", "item_mean", "logistic", "lightgbm"])

@@ -38,6 +38,8 @@ class Network(Protocol):
 class NeuralModel:
     """An entry of the registry that is trained by gradient descent."""
 
+    histories: Callable[[Any, Contract], tuple[str, ...]]
+    """(its own config section, contract) -> the domains whose history it reads"""
     tables: Callable[[Any, JobConfig, Contract], tuple[TableConfig, ...]]
     """(its own config section, job, contract) -> the tables it needs"""
     network: Callable[[Any, JobConfig, Contract], nn.Module]

@@ -1,9 +1,9 @@
 """Every model by name: one literal dict per kind."""
 
 from raytrain.models.base import NeuralModel
-from raytrain.models.baselines.din import DinNetwork, din_tables
+from raytrain.models.baselines.din import DinNetwork, din_histories, din_tables
 
 NEURAL_MODELS: dict[str, NeuralModel] = {
-    "din": NeuralModel(din_tables, DinNetwork),
-    "single_domain": NeuralModel(din_tables, DinNetwork),
+    "din": NeuralModel(din_histories, din_tables, DinNetwork),
+    "single_domain": NeuralModel(din_histories, din_tables, DinNetwork),
 }

@@ -56,6 +56,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
             storage_filesystem=storage.filesystem,
         ),
     )
+    console.print(f"starting {job.scaling.num_workers} worker(s), {assignment.threads} thread(s) each", highlight=False)
     try:
         trainer.fit()
     except TrainingFailedError as err:

@@ -4,10 +4,11 @@ from typing import Any
 
 from rich.console import Console
 
-from raytrain.config import DinModel, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import RunError
+from raytrain.models.registry import NEURAL_MODELS
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
 from raytrain.training.launch import threads_per_worker
@@ -41,9 +42,9 @@ def score_neural(
 
 
 def _histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
-    assert isinstance(job.model, DinModel)
-    check_histories(contract, job.model.histories)
-    return job.model.histories
+    histories = NEURAL_MODELS[job.model.name].histories(job.model, contract)
+    check_histories(contract, histories)
+    return histories
 
 
 def _announce(streams: tuple[StreamSpec, ...], job: JobConfig, console: Console) -> None:

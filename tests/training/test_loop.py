@@ -13,6 +13,7 @@ from raytrain.config import JobConfig, OptimizerSection
 from raytrain.data.contract import load_contract
 from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import DataError
+from raytrain.models.registry import NEURAL_MODELS
 from raytrain.settings import with_overrides
 from raytrain.training.loop import Learner, Schedule, TrainOutcome, build_learner, evaluate, train, train_step
 from raytrain.training.optimizers import lr_share
@@ -55,7 +56,7 @@ def job_for(path: str, *overrides: str) -> JobConfig:
 
 def run_loop(job: JobConfig) -> tuple[TrainOutcome, ListSession, Learner]:
     contract = load_contract(job.data.path)
-    histories = job.model.histories  # type: ignore[union-attr]
+    histories = NEURAL_MODELS[job.model.name].histories(job.model, contract)
     streams = training_specs(job, contract, histories, f"{job.data.path}-quarantine")
     valid = scoring_spec(job, contract, contract.target, "valid", histories)
     learner, session = build_learner(job, contract, World()), ListSession()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from raytrain.config import DinModel, JobConfig
+from raytrain.config import DinModel, JobConfig, SingleDomainModel
 from raytrain.data.batch import Batch, Sequence
 from raytrain.data.contract import Contract
 from raytrain.embeddings.tables import Embedded, TableConfig, history_feature
@@ -16,9 +16,18 @@ from raytrain.models.layers.mlp import mlp
 from raytrain.models.layers.target_attention import TargetAttention
 
 
+def din_histories(model: DinModel, contract: Contract) -> tuple[str, ...]:
+    """As configured, else every domain with a history, or the target alone for ``single_domain``."""
+    if model.histories is not None:
+        return model.histories
+    if isinstance(model, SingleDomainModel):
+        return (contract.target,)
+    return tuple(name for name, domain in contract.domains.items() if domain.history is not None)
+
+
 def din_tables(model: DinModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
     """One table per id space that a feature or a history uses."""
-    histories = {name: contract.domains[name].history for name in model.histories}
+    histories = {name: contract.domains[name].history for name in din_histories(model, contract)}
     features = [feature for feature in contract.features if feature.name not in model.skip_features]
     used = {feature.table for feature in features} | {history.table for history in histories.values() if history}
     return tuple(
@@ -54,7 +63,7 @@ class DinNetwork(nn.Module):
         self.history_table: dict[str, str] = {}
         self.attention = nn.ModuleDict()
         num_inputs = len(self.table_of) * dim + len(self.dense) + (dim if self.user else 0)
-        for name in model.histories:
+        for name in din_histories(model, contract):
             history = contract.domains[name].history
             assert history is not None, name
             self.history_table[name] = history.table
