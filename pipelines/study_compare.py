@@ -20,7 +20,7 @@ from raytrain.training.report import METRIC_TITLES
 
 PREDICTIONS = "predictions/test"
 
-_KEYS = ("fragment", "row", "user", "label")
+_KEYS = ("fragment", "row", "group", "label")
 """What has to be equal, row by row, in all runs that are compared."""
 
 
@@ -85,7 +85,7 @@ def compare(
         # A deterministic arm is the same run for every seed: one vector says as much as several.
         vectors_a, vectors_b = ([rows.of(cell)["prediction"] for cell in dict.fromkeys(side)] for side in zip(*cells, strict=True))
         for metric in metrics:
-            found = paired_bootstrap(vectors_a, vectors_b, columns["label"], columns["user"], metric, num_resamples)
+            found = paired_bootstrap(vectors_a, vectors_b, columns["label"], columns["group"], metric, num_resamples)
             differences = [one.metrics[metric] - other.metrics[metric] for one, other in cells]
             comparisons.append(_comparison(a, b, metric, found, differences))
     return comparisons, not_compared
@@ -98,7 +98,7 @@ class _Predictions:
         self._columns: dict[FinishedCell, dict[str, npt.NDArray[Any]]] = {}
 
     def of(self, cell: FinishedCell) -> dict[str, npt.NDArray[Any]]:
-        """fragment, row, user, label and prediction, [N] each, ordered by (fragment, row)."""
+        """fragment, row, group, label and prediction, [N] each, ordered by (fragment, row)."""
         if cell not in self._columns:
             self._columns[cell] = self._checked(cell)
         return self._columns[cell]

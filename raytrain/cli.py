@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +19,7 @@ app = typer.Typer(
 console = Console(soft_wrap=True)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. training.epochs=3")]
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file")]
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run directory: a path or a URI")]
 Split = Annotated[str, typer.Option(help="train, valid or test")]
 DomainName = Annotated[str | None, typer.Option(help="Domain; the target when left out")]
@@ -59,6 +58,8 @@ def train(
 def evaluate(run: RunPath, overrides: Overrides = None, split: Split = "test", domain: DomainName = None) -> None:
     """Score every row of a split once with a run's best checkpoint, at any number of workers.
 
+    A checkpoint is read with pickle: score runs you trust.
+
     [dim]raytrain evaluate runs/demo scaling.num_workers=2 scaling.cpus_per_worker=0.5 --split valid[/dim]
     """
     from raytrain.run import evaluate as evaluate_run
@@ -76,7 +77,7 @@ def predict(
     split: Split = "test",
     domain: DomainName = None,
 ) -> None:
-    """Write a Parquet file of predictions: fragment, row, user, time, label, prediction.
+    """Write Parquet files of predictions: fragment, row, group (the user), time, label, prediction.
 
     [dim]raytrain predict runs/demo --input data/movielens --output predictions[/dim]
     """
@@ -99,7 +100,7 @@ def study(
     """
     from pipelines.study import run_study
 
-    result = run_study(str(config), preset, tuple(overrides or ()), console)
+    result = run_study(config, preset, tuple(overrides or ()), console)
     if result["failed"]:
         raise typer.Exit(1)
 

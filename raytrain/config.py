@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from raytrain.errors import ConfigError
 from raytrain.settings import Section, parse_yaml, with_overrides
+from raytrain.storage import Storage
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -210,12 +211,15 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a local config file.
+    """The text of a config file, on any file system.
 
     Raises:
         ConfigError: it cannot be read.
     """
     try:
+        if "://" in str(path):
+            directory, _, name = str(path).rpartition("/")
+            return Storage(directory).read_text(name)
         return Path(path).read_text(encoding="utf-8")
     except OSError as err:
         raise ConfigError(f"A config file has to be readable. Received: {path} ({err.strerror}). Check the path.") from None

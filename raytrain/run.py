@@ -6,6 +6,7 @@ predict(run)     the same, writing Parquet
 """
 
 import json
+import math
 import secrets
 import time
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import yaml
 from rich.console import Console
 
 from raytrain.config import JobConfig
-from raytrain.data.contract import Contract, load_contract
-from raytrain.errors import RunError
+from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
+from raytrain.errors import ConfigError, RunError
 from raytrain.models.baselines.tabular import TABULAR_MODELS
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.settings import parse_yaml, with_overrides
@@ -25,6 +26,7 @@ from raytrain.storage import Storage
 from raytrain.training.report import write_report
 
 CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
+SCORING_KEYS = ("data.path=", "data.batch_size=", "data.max_quarantine_share=", "data.cpus_per_read_task=", "scaling.")
 Result = dict[str, Any]
 
 
@@ -47,18 +49,20 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = ()) 
         RaytrainError: the config, data set, cluster or run name is not right; nothing has been started then.
     """
     started = time.perf_counter()
-    contract = load_contract(job.data.path)
-    run = _create(job, contract, console)
+    run = _name(job)
     if job.model.name in NEURAL_MODELS:
-        from raytrain.training.neural import train_neural
+        from raytrain.training.neural import plan_neural, train_neural
 
-        result, records = train_neural(run.storage, run.job, contract, console)
+        assignment = plan_neural(run.storage, run.job, run.contract)
+        _create(run, console)
+        result, records = train_neural(run.storage, assignment, console)
     else:
         from raytrain.training.tabular import train_tabular_run
 
-        result, records = train_tabular_run(run.storage, run.job, contract, console)
+        _create(run, console)
+        result, records = train_tabular_run(run.storage, run.job, run.contract, console)
     result["wall_s"] = time.perf_counter() - started
-    run.storage.write_text(RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    run.storage.write_text(RESULT_FILE, json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n")
     write_report(run.storage, result, records, list(baselines))
     console.print(f"wrote {run.storage.join(RESULT_FILE)} and {run.storage.join('report.html')}", highlight=False)
     return result
@@ -76,7 +80,7 @@ def evaluate(path: str, split: str, domain: str | None, overrides: tuple[str, ..
 def predict(
     path: str, split: str, domain: str | None, overrides: tuple[str, ...], output: str, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Writes Parquet files with columns fragment, row, user, time, label, prediction into the directory ``output``.
+    """Writes Parquet files with columns fragment, row, group, time, label, prediction into the directory ``output``.
 
     Raises:
         RunError: ``output`` holds files already.
@@ -87,15 +91,26 @@ def predict(
 
 
 def open_run(path: str, overrides: tuple[str, ...] = ()) -> Run:
-    """Opens a finished run; overrides change how it is scored (data.path, scaling.*), never what was trained.
+    """Opens a finished run; overrides change how it is scored (SCORING_KEYS), never what was trained.
 
     Raises:
+        ConfigError: an override of something else.
         RunError: there is no run, or it did not finish.
     """
+    for override in overrides:
+        if not override.strip().startswith(SCORING_KEYS):
+            raise ConfigError(f"A finished run is scored as it was trained. Received: {override}. Override only {', '.join(SCORING_KEYS)}.")
     storage = _finished(path)
     values = parse_yaml(storage.read_text(CONFIG_FILE), storage.join(CONFIG_FILE))
     job = JobConfig.parse(with_overrides(values, overrides), storage.join(CONFIG_FILE))
-    return Run(storage, job, load_contract(job.data.path))
+    contract, trained = load_contract(job.data.path), load_contract(path)
+    if (contract.tables, contract.features) != (trained.tables, trained.features):
+        raise RunError(
+            "A run scores data with the tables and features it was trained on. "
+            f"Received: data.path={job.data.path}, whose {CONTRACT_FILE} differs from that of {path}. "
+            "Prepare it with the same vocabularies."
+        )
+    return Run(storage, job, contract)
 
 
 def read_result(path: str) -> Result:
@@ -130,18 +145,35 @@ def _score(
     return score_tabular_run(run.storage, run.job, run.contract, domain, split, output, console)
 
 
-def _create(job: JobConfig, contract: Contract, console: Console) -> Run:
-    """Makes the run directory; a name is never reused."""
+def _name(job: JobConfig) -> Run:
+    """A run that does not exist yet, with absolute paths: a worker's directory is not the caller's.
+
+    Raises:
+        RunError: the name is taken.
+    """
     known = {*NEURAL_MODELS, *TABULAR_MODELS}
     assert job.model.name in known, f"{job.model.name} is in the config's union but in no registry"
     name = job.run.name or f"{job.model.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    job = job.model_copy(update={"run": job.run.model_copy(update={"name": name})})
-    storage = Storage(f"{job.run.storage_path.rstrip('/')}/{name}")
+    data = job.data.model_copy(update={"path": Storage(job.data.path).uri})
+    job = job.model_copy(update={"run": job.run.model_copy(update={"name": name}), "data": data})
+    storage = Storage(Storage(job.run.storage_path).join(name))
     if storage.exists(CONFIG_FILE):
         raise RunError(
             f"A run name is used once. Received: run.name={name}, and {storage.join(CONFIG_FILE)} exists. "
             "Choose another name, leave it out to get a fresh one, or delete that directory."
         )
-    storage.write_text(CONFIG_FILE, yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
-    console.print(f"run {storage.uri}  model {job.model.name}  data {contract.dataset}  seed {job.seed}", highlight=False)
-    return Run(storage, job, contract)
+    return Run(storage, job, load_contract(job.data.path))
+
+
+def _create(run: Run, console: Console) -> None:
+    """Makes the run directory: the resolved config, and the contract of what is trained on."""
+    run.storage.write_text(CONFIG_FILE, yaml.safe_dump(run.job.model_dump(mode="json"), sort_keys=False))
+    save_contract(run.contract, run.storage.uri)
+    console.print(f"run {run.storage.uri}  model {run.job.model.name}  data {run.contract.dataset}  seed {run.job.seed}", highlight=False)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: an undefined metric is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -36,7 +36,8 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         self.filesystem, self.root = resolve(uri)
-        self.uri = uri.rstrip("/")
+        # A relative path would mean another directory in a worker's process.
+        self.uri = uri.rstrip("/") if "://" in uri else self.root
 
     def join(self, name: str) -> str:
         """The name as a user would write it, for messages and configs."""

@@ -18,6 +18,7 @@ from raytrain.data.history import load_histories
 from raytrain.data.manifest import sample_schema
 from raytrain.data.provenance import EPOCH, FRAGMENT, ROW, STATUS, STATUS_PADDING
 from raytrain.data.quarantine import check_rows, empty_rows, save_quarantine
+from raytrain.errors import DataError
 from raytrain.storage import Storage
 
 
@@ -109,6 +110,10 @@ def _read_slice(storage: Storage, part: FragmentSlice, schema: pa.Schema) -> pa.
             parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
             table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
         rows = table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
+    except FileNotFoundError as err:
+        raise DataError(
+            f"{storage.join(part.file)} has to be there for every worker. Received: no such file. Put the data where all machines see it."
+        ) from err
     except (pa.ArrowException, OSError):
         rows = schema.empty_table()
     # Counted and saved as "unreadable row group" by check_rows: every column of these rows is null.

@@ -1,6 +1,6 @@
 """Checkpoints by ``torch.distributed.checkpoint``: tables, network and optimizers, loadable at any number of ranks.
 
-One file per rank and a ``.metadata``; tensors only, nothing pickled is ever executed from it but DCP's own metadata.
+One file per rank and a ``.metadata``, which DCP reads with pickle: load checkpoints of runs you trust, as you would code.
 """
 
 from pathlib import Path

@@ -11,7 +11,6 @@ from rich.console import Console
 from raytrain.data.stream import StreamDataConfig, dataset_of
 from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import Storage
-from raytrain.training.launch import connect, cpu_needs
 from raytrain.training.process import quieten
 from raytrain.training.progress import Progress
 from raytrain.training.worker import Assignment, run_worker
@@ -29,12 +28,10 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
         Every record the workers posted, in order.
 
     Raises:
-        ResourceError: the job does not fit the cluster.
         RaytrainError: whatever of ours stopped a worker; RunError for anything else, with the worker's traceback.
     """
     quieten()
     job = assignment.job
-    connect(cpu_needs(job, len(assignment.train)))
     training = bool(assignment.train)
     progress = Progress(storage if training else None, job.run.tensorboard, console)
     streams = [*assignment.train, *([assignment.valid] if assignment.valid else []), *assignment.test]

@@ -3,6 +3,7 @@
 lookup -> forward -> weighted loss -> backward (tables update inside) -> clip -> dense step -> count rows -> log.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from raytrain.config import JobConfig
+from raytrain.config import EarlyStoppingSection, JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
 from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
@@ -116,12 +117,6 @@ class TrainOutcome:
     train_s: float = 0.0
     wait_s: float = 0.0
 
-    def is_better(self, metric: str, value: float, min_delta: float) -> bool:
-        best = self.best_metrics.get(metric)
-        if best is None or best != best:
-            return value == value
-        return value > best + min_delta if HIGHER_IS_BETTER[metric] else value < best - min_delta
-
 
 def train(
     job: JobConfig,
@@ -135,11 +130,12 @@ def train(
     """Trains to the end of the stream or until the validation metric stops improving.
 
     Raises:
-        DataError: more rows were quarantined than ``data.max_quarantine_share`` allows.
+        DataError: more rows were quarantined than ``data.max_quarantine_share`` allows, or the validation metric was always NaN.
     """
     outcome, counter, waiting = TrainOutcome(), RowCounter(domains), _Timed(stream)
     section = job.training
-    window_start, window_rows, window_loss, bad_evals = time.perf_counter(), 0, torch.zeros(()), 0
+    stopping = _Stopping(section.early_stopping)
+    window_start, window_rows, window_loss = time.perf_counter(), 0, torch.zeros(())
     learner.network.train()
     for step, batch in enumerate(waiting, start=1):
         loss = train_step(job, learner, batch.to(learner.world.device), step - 1, schedule.num_steps)
@@ -167,11 +163,8 @@ def train(
         if schedule.is_eval(step, section.evals_per_epoch):
             started = time.perf_counter()
             _check_quarantine(job, *counter.total(learner.world))
-            metrics = evaluate(learner, validation())
-            best = outcome.is_better(
-                section.early_stopping.metric, metrics[section.early_stopping.metric], section.early_stopping.min_delta
-            )
-            bad_evals = 0 if best else bad_evals + 1
+            metrics = evaluate(job, learner, validation())
+            best = stopping.is_better(metrics)
             if best:
                 outcome.best_step, outcome.best_metrics = step, metrics
             session.log({"kind": "valid", "step": step, "epoch": step / schedule.steps_per_epoch, "best": best, **metrics})
@@ -179,9 +172,14 @@ def train(
             learner.network.train()
             waiting.pause(time.perf_counter() - started)
             window_start += time.perf_counter() - started
-            if section.early_stopping.patience is not None and bad_evals >= section.early_stopping.patience:
+            if stopping.is_over():
                 outcome.stopped_early = step < schedule.num_steps
                 break
+    if not outcome.best_step:
+        raise DataError(
+            f"training.early_stopping.metric={section.early_stopping.metric} has to be defined on the validation split. "
+            "Received: NaN at every evaluation. Lower optimizer.lr if the loss is NaN too, or choose another metric."
+        )
     outcome.train_s, outcome.wait_s = waiting.total_s, waiting.wait_s
     outcome.rows_trained, outcome.rows_quarantined = counter.total(learner.world)
     return outcome
@@ -210,20 +208,55 @@ def train_step(job: JobConfig, learner: Learner, batch: Batch, step: int, num_st
 
 
 @torch.no_grad()
-def evaluate(learner: Learner, batches: Iterable[Batch], keep: Callable[[Batch, torch.Tensor], None] | None = None) -> dict[str, float]:
-    """Scores every row once and reduces the metrics over ranks; a collective.
+def evaluate(
+    job: JobConfig, learner: Learner, batches: Iterable[Batch], keep: Callable[[Batch, torch.Tensor], None] | None = None
+) -> dict[str, float]:
+    """Scores every row of one domain once and reduces the metrics over ranks; a collective.
 
-    ``keep`` sees every micro-batch with its predictions (float32 [B]), padding included.
+    ``keep`` sees every micro-batch with its predictions (float32 [B]), padding included. ``num_quarantined`` joins the metrics.
+
+    Raises:
+        DataError: more rows are bad than ``data.max_quarantine_share`` allows.
     """
     learner.network.eval()
-    suite = MetricSuite()
+    suite, num_quarantined, domain = MetricSuite(), 0, ""
     for batch in batches:
+        domain = batch.provenance[0].domain
+        num_quarantined += int((batch.provenance[0].status == STATUS_QUARANTINED).sum())
         on_device = batch.to(learner.world.device)
         prediction = learner.network(learner.tables(on_device), on_device).predictions["click"]
         suite.update(prediction, on_device.label, on_device.group, on_device.weight)
         if keep is not None:
             keep(batch, prediction.cpu())
-    return suite.reduce()
+    metrics = suite.reduce()
+    metrics["num_quarantined"] = learner.world.sum(torch.tensor(float(num_quarantined), device=learner.world.device)).item()
+    _check_quarantine(job, {domain: int(metrics["num_rows"])}, {domain: int(metrics["num_quarantined"])})
+    return metrics
+
+
+class _Stopping:
+    """Which evaluation is the best so far, and when patience is over. The best is the best by any margin; patience asks for
+    ``min_delta`` more than at the last evaluation that satisfied it."""
+
+    def __init__(self, section: EarlyStoppingSection) -> None:
+        self._section = section
+        self._sign = 1.0 if HIGHER_IS_BETTER[section.metric] else -1.0
+        self._best = self._satisfied = -math.inf
+        self._num_bad = 0
+
+    def is_better(self, metrics: dict[str, float]) -> bool:
+        """Takes an evaluation into account; NaN is never better."""
+        value = self._sign * metrics[self._section.metric]
+        if value > self._satisfied + self._section.min_delta:
+            self._satisfied, self._num_bad = value, 0
+        else:
+            self._num_bad += 1
+        better = value > self._best
+        self._best = value if better else self._best
+        return better
+
+    def is_over(self) -> bool:
+        return self._section.patience is not None and self._num_bad >= self._section.patience
 
 
 class _Timed:

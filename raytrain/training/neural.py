@@ -4,46 +4,66 @@ from typing import Any
 
 from rich.console import Console
 
-from raytrain.config import JobConfig
+from raytrain.config import DinModel, JobConfig
 from raytrain.data.contract import Contract
+from raytrain.data.manifest import check_labels
 from raytrain.data.stream import StreamSpec
+from raytrain.embeddings.plan import plan_tables
 from raytrain.errors import RunError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
-from raytrain.training.launch import threads_per_worker
-from raytrain.training.specs import check_histories, scoring_spec, training_specs
+from raytrain.training.launch import connect, cpu_needs, threads_per_worker
+from raytrain.training.specs import check_features, check_histories, scoring_spec, training_specs
 from raytrain.training.worker import Assignment
 
 
-def train_neural(storage: Storage, job: JobConfig, contract: Contract, console: Console) -> tuple[dict[str, Any], Records]:
-    """Trains and scores the test split; returns the result's public keys and every record."""
-    histories = _histories(job, contract)
+def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignment:
+    """Everything that can be refused is refused here, on the driver, before the run exists.
+
+    Raises:
+        RaytrainError: the config, data set, tables or cluster is not right.
+    """
+    histories = _check_model(job, contract)
     quarantine = storage.join("quarantine")
     streams = training_specs(job, contract, histories, quarantine)
-    valid = scoring_spec(job, contract, contract.target, "valid", histories, quarantine)
-    test = scoring_spec(job, contract, contract.target, "test", histories, quarantine)
-    _announce(streams, job, console)
+    scored = [scoring_spec(job, contract, contract.target, split, histories, quarantine) for split in ("valid", "test")]
+    for spec in scored:
+        check_labels(contract, job.data.path, spec.domain, spec.split)
+    connect(cpu_needs(job, len(streams)))
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
-    assignment = Assignment(job, streams, valid, (test,), threads_per_worker(job), storage.uri, predictions_path=predictions)
+    return Assignment(job, streams, scored[0], (scored[1],), threads_per_worker(job), storage.uri, predictions_path=predictions)
+
+
+def train_neural(storage: Storage, assignment: Assignment, console: Console) -> tuple[dict[str, Any], Records]:
+    """Trains and scores the test split; returns the result's public keys and every record."""
+    _announce(assignment.train, assignment.job, console)
     records = launch(assignment, storage, console)
-    return _result(job, contract, streams, records), records
+    return _result(assignment.job, assignment.train[0].contract, assignment.train, records), records
 
 
 def score_neural(
     storage: Storage, job: JobConfig, contract: Contract, domain: str, split: str, checkpoint: str, output: str | None, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Domain -> metrics of one split under a checkpoint."""
-    spec = scoring_spec(job, contract, domain, split, _histories(job, contract))
-    threads = threads_per_worker(job)
+    """Domain -> metrics of one split under a checkpoint; undefined metrics are NaN where ``output`` may hold unlabelled rows."""
+    spec = scoring_spec(job, contract, domain, split, _check_model(job, contract), storage.join("quarantine"))
+    if output is None:
+        check_labels(contract, job.data.path, domain, split)
+    connect(cpu_needs(job, 0))
     path = storage.path(f"checkpoints/{checkpoint}")
+    threads = threads_per_worker(job)
     assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint_path=path, predictions_path=output)
     return _metrics(launch(assignment, storage, console))
 
 
-def _histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
-    histories = NEURAL_MODELS[job.model.name].histories(job.model, contract)
+def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:
+    """The histories the model reads, once they, its features and its tables are known to be there."""
+    model = NEURAL_MODELS[job.model.name]
+    histories = model.histories(job.model, contract)
     check_histories(contract, histories)
+    assert isinstance(job.model, DinModel)
+    check_features(contract, job.model.skip_features)
+    plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.num_workers, job.tables.sharding)
     return histories
 
 
@@ -69,8 +89,10 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
         "seed": job.seed,
         "world_size": job.scaling.num_workers,
         "rows_trained": outcome["rows_trained"],
-        # From the plan's arithmetic for the steps that ran, which no worker had a hand in.
-        "rows_expected": {spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) for spec in streams},
+        # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
+        "rows_expected": {
+            spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
+        },
         "rows_quarantined": outcome["rows_quarantined"],
         "train_samples_per_s": num_rows / outcome["train_s"],
         "data_wait_share": outcome["wait_s"] / outcome["train_s"],

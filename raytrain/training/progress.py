@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from pyarrow.fs import LocalFileSystem
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
@@ -32,7 +33,7 @@ class Progress:
         self._console = console
         self._started = self._flushed = time.monotonic()
         # TensorBoard's writer appends to a local file; object stores cannot be appended to.
-        local = storage is not None and "://" not in storage.uri
+        local = storage is not None and isinstance(storage.filesystem, LocalFileSystem)
         self._board = SummaryWriter(str(Path(storage.root) / "tensorboard")) if storage and tensorboard and local else None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True, name="progress")
@@ -54,8 +55,9 @@ class Progress:
                 self._flush()
 
     def _drain(self) -> None:
-        for record in ray.get(self.mailbox.take.remote()):
-            self.records.append(record)
+        records = ray.get(self.mailbox.take.remote())
+        self.records += records
+        for record in records:
             line = describe(record, time.monotonic() - self._started)
             if line:
                 self._console.print(line, highlight=False, markup=False)
@@ -66,8 +68,13 @@ class Progress:
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
-        if self._storage is not None:
+        if self._storage is None:
+            return
+        try:
             self._storage.write_text("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+        except OSError as err:
+            # A hiccup of the store must not end the run's progress; every flush writes all records again.
+            self._console.print(f"metrics.jsonl could not be written ({err}); trying again", style="yellow", markup=False)
 
 
 def describe(record: dict[str, Any], elapsed_s: float) -> str:

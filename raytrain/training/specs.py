@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
-from raytrain.data.manifest import check_history_files, check_labels, read_manifest
+from raytrain.data.manifest import check_history_files, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError, ContractError
 from raytrain.settings import nearest
@@ -32,10 +32,8 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
 def scoring_spec(
     job: JobConfig, contract: Contract, domain: str, split: str, histories: tuple[str, ...], quarantine_path: str | None = None
 ) -> StreamSpec:
-    """Every row of a split once, in file order, both classes present."""
-    spec = _spec(job, contract, domain, split, histories, quarantine_path)
-    check_labels(contract, job.data.path, domain, split)
-    return replace(spec, shuffle=False)
+    """Every row of a split once, in file order."""
+    return replace(_spec(job, contract, domain, split, histories, quarantine_path), shuffle=False)
 
 
 def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
@@ -45,6 +43,19 @@ def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
             raise ContractError(f"model.histories has to name domains of the data set. Received: {name}. {nearest(name, contract.domains)}")
         if contract.domains[name].history is None:
             raise ContractError(f"Domain {name} has to have a history. Received: none in contract.yaml. Prepare the data set with one.")
+
+
+def check_features(contract: Contract, skipped: tuple[str, ...]) -> None:
+    """Raises ContractError when a feature to skip is unknown, or is the candidate item itself."""
+    names = [feature.name for feature in contract.features]
+    for name in skipped:
+        if name not in names:
+            raise ContractError(f"model.skip_features has to name features of the data set. Received: {name}. {nearest(name, names)}")
+    if contract.item in skipped or contract.item not in names:
+        raise ContractError(
+            f"The model attends to histories with the candidate item, so {contract.item} has to be a feature. "
+            f"Received: features {names}, model.skip_features={list(skipped)}. Add it, or skip it no longer."
+        )
 
 
 def _spec(

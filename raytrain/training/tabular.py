@@ -122,7 +122,7 @@ def score_tabular(job: JobConfig, contract: Contract, fitted: Fitted, split: str
 
     Returns:
         Metrics as ``MetricSuite.reduce`` names them, and a table of N rows in the order of the files: fragment, row (int32),
-        user, time (int64), label, prediction (float32).
+        group, time (int64), label, prediction (float32).
 
     Raises:
         ContractError, DataError, ResourceError: as ``train_tabular``.
@@ -134,7 +134,7 @@ def score_tabular(job: JobConfig, contract: Contract, fitted: Fitted, split: str
     table = {
         "fragment": rows.column(FRAGMENT).astype(np.int32),
         "row": rows.column(ROW).astype(np.int32),
-        "user": rows.column(contract.user).astype(np.int64),
+        "group": rows.column(contract.group).astype(np.int64),
         "time": rows.column(contract.time).astype(np.int64),
         "label": rows.column(contract.label).astype(np.float32),
         "prediction": prediction,
@@ -149,7 +149,8 @@ def _read(job: JobConfig, contract: Contract, asked: list[tuple[str, str]]) -> S
     others = [(name, split) for name, domain in contract.domains.items() for split in domain.splits] if uses_past else []
     manifests = {key: read_manifest(contract, job.data.path, *key) for key in dict.fromkeys([*asked, *others])}
     num_rows = sum(int(manifest.num_rows.sum()) for manifest in manifests.values())
-    check_memory(num_rows, bytes_per_row(contract, uses_past), job.model.max_memory_mib)
+    histories = [domain.history.num_events for domain in contract.domains.values() if domain.history is not None]
+    check_memory(num_rows + (sum(histories) if uses_past else 0), bytes_per_row(contract, uses_past), job.model.max_memory_mib)
     splits = {key: read_frame(contract, job.data.path, manifest) for key, manifest in manifests.items()}
     for (domain, split), rows in splits.items():
         share = rows.num_quarantined / (rows.num_quarantined + rows.num_rows)

@@ -103,7 +103,7 @@ def run_worker(config: dict[str, Any]) -> None:
             load_weights(directory, learner.tables, learner.network)
     for spec in assignment.test:
         writer = _PredictionWriter(spec, assignment.predictions_path, world.rank) if assignment.predictions_path else None
-        metrics = evaluate(learner, _batches(spec), writer.add if writer else None)
+        metrics = evaluate(job, learner, _batches(spec), writer.add if writer else None)
         if writer:
             writer.flush()
         session.log({"kind": "test", "domain": spec.domain, "split": spec.split, **metrics})
@@ -150,7 +150,7 @@ class _PredictionWriter:
     def add(self, batch: Batch, prediction: torch.Tensor) -> None:
         source = batch.provenance[0]
         kept = source.status == STATUS_OK
-        columns = {"user": batch.group, "time": batch.time, "label": batch.label, "prediction": prediction}
+        columns = {"group": batch.group, "time": batch.time, "label": batch.label, "prediction": prediction}
         values = {"fragment": source.fragment[kept], "row": source.row[kept]}
         self._tables.append(pa.table(values | {name: tensor.numpy()[kept] for name, tensor in columns.items()}))
         self._num_rows += self._tables[-1].num_rows

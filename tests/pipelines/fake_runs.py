@@ -90,7 +90,7 @@ def write_run(storage: Storage, job: JobConfig) -> dict[str, Any]:
         {
             "fragment": (np.arange(len(user)) // 500).astype(np.int32),
             "row": (np.arange(len(user)) % 500).astype(np.int32),
-            "user": user,
+            "group": user,
             "time": user,
             "label": label,
             "prediction": prediction,

@@ -20,7 +20,7 @@ USER = np.repeat(np.arange(50), 4)
 def cell(directory: Path, variant: str, seed: int, prediction: Any, **columns: Any) -> FinishedCell:
     """A run directory that holds these predictions, and metrics enough for a summary."""
     storage = Storage(str(directory / f"{variant}-{seed}"))
-    rows = {"fragment": np.zeros(200, np.int32), "row": np.arange(200, dtype=np.int32), "user": USER, "label": LABEL} | columns
+    rows = {"fragment": np.zeros(200, np.int32), "row": np.arange(200, dtype=np.int32), "group": USER, "label": LABEL} | columns
     buffer = io.BytesIO()
     pq.write_table(pa.table(rows | {"prediction": np.asarray(prediction, np.float32)}), buffer)
     storage.write_bytes("predictions/test/ads-part-00000.parquet", buffer.getvalue())
@@ -77,7 +77,7 @@ def test_noise_against_noise_is_undecided(tmp_path: Path) -> None:
 def test_order_of_rows_on_disk_does_not_matter(tmp_path: Path) -> None:
     shuffled = np.random.default_rng(0).permutation(200)
     moved = cell(
-        tmp_path, "b", 0, right()[shuffled], row=np.arange(200, dtype=np.int32)[shuffled], user=USER[shuffled], label=LABEL[shuffled]
+        tmp_path, "b", 0, right()[shuffled], row=np.arange(200, dtype=np.int32)[shuffled], group=USER[shuffled], label=LABEL[shuffled]
     )
     (found,), _ = compare([("a", "b")], [cell(tmp_path, "a", 0, right()), moved], (), ("auc",), 50)
     assert (found["difference"], found["low"], found["high"]) == (0.0, 0.0, 0.0)
@@ -110,10 +110,10 @@ def test_seeds_that_disagree_are_named(tmp_path: Path) -> None:
     ("columns", "named"),
     [
         ({"label": 1 - LABEL}, "label"),
-        ({"user": USER + 1}, "user"),
+        ({"group": USER + 1}, "group"),
         ({"row": np.arange(1, 201, dtype=np.int32)}, "row"),
     ],
-    ids=["other labels", "other users", "other rows"],
+    ids=["other labels", "other groups", "other rows"],
 )
 def test_runs_that_scored_other_rows_are_refused(tmp_path: Path, columns: dict[str, Any], named: str) -> None:
     cells = [cell(tmp_path, "a", 0, right()), cell(tmp_path, "b", 0, half(), **columns)]

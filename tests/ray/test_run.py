@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import load_contract
-from raytrain.errors import ResourceError, RunError
+from raytrain.errors import ConfigError, RaytrainError, ResourceError, RunError
 from raytrain.run import evaluate, predict, train
 from raytrain.settings import with_overrides
 from tests.data.build import build_dataset
@@ -93,6 +93,35 @@ def test_one_worker_predicts_each_row_once_and_to_the_same_figures(runs: str, da
 def test_a_run_name_is_used_once(runs: str, dataset: str) -> None:
     with pytest.raises(RunError, match=r"Received: run\.name=first"):
         train(job_for(dataset, runs), SILENT)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=single_domain", "scored as it was trained"),
+        ("tables.dim=16", "scored as it was trained"),
+        ("seed=3", "scored as it was trained"),
+    ],
+)
+def test_a_finished_run_is_scored_as_it_was_trained(runs: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(f"{runs}/first", "test", None, (override,), SILENT)
+
+
+def test_a_run_scores_only_data_with_its_own_vocabularies(runs: str, tmp_path: Path) -> None:
+    build_dataset(tmp_path / "other", num_users=90, num_items=40)
+    with pytest.raises(RunError, match="tables and features it was trained on"):
+        evaluate(f"{runs}/first", "test", None, (f"data.path={tmp_path}/other",), SILENT)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["scaling.num_workers=40", "model.histories=[sauce]", "model.skip_features=[contry]", "model.skip_features=[item]", "tables.dim=6"],
+)
+def test_a_refused_run_leaves_its_name_free(dataset: str, tmp_path: Path, override: str) -> None:
+    with pytest.raises(RaytrainError, match="Received: "):
+        train(job_for(dataset, str(tmp_path), override), SILENT)
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_cpus_than_there_are_is_refused_with_the_arithmetic(dataset: str, tmp_path: Path) -> None:

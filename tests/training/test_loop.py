@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raytrain.config import JobConfig, OptimizerSection
+from raytrain.config import EarlyStoppingSection, JobConfig, OptimizerSection
 from raytrain.data.contract import load_contract
 from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import DataError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.settings import with_overrides
-from raytrain.training.loop import Learner, Schedule, TrainOutcome, build_learner, evaluate, train, train_step
+from raytrain.training.loop import Learner, Schedule, TrainOutcome, _Stopping, build_learner, evaluate, train, train_step
 from raytrain.training.optimizers import lr_share
 from raytrain.training.parallel import World
 from raytrain.training.specs import scoring_spec, training_specs
@@ -73,6 +73,26 @@ def run_loop(job: JobConfig) -> tuple[TrainOutcome, ListSession, Learner]:
     return outcome, session, learner
 
 
+def spoil_labels(folder: Path) -> None:
+    """Makes every tenth label NaN."""
+    for file in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(file)
+        labels = table.column("label").to_numpy().copy()
+        labels[::10] = math.nan
+        index = table.column_names.index("label")
+        pq.write_table(table.set_column(index, "label", pa.array(labels)), file, row_group_size=64)
+
+
+def one_row_a_user(folder: Path) -> None:
+    """Gives every row a user of its own, so that no group holds both classes."""
+    next_user = 1
+    for file in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(file)
+        users = pa.array(range(next_user, next_user + table.num_rows), pa.int32())
+        next_user += table.num_rows
+        pq.write_table(table.set_column(table.column_names.index("user"), "user", users), file, row_group_size=64)
+
+
 def test_it_learns_what_was_planted_in_the_histories(tmp_path: Path) -> None:
     path = str(tmp_path / "data")
     build_dataset(path, num_users=300, num_items=20, events_per_user=20, source_events_per_user=40)
@@ -111,16 +131,40 @@ def test_max_steps_ends_a_run_inside_an_epoch(dataset: str) -> None:
 
 def test_too_many_bad_rows_stop_the_run_with_the_share(tmp_path: Path) -> None:
     build_dataset(tmp_path / "data", num_users=80, num_items=40)
-    for file in sorted((tmp_path / "data/samples/target/train").glob("*.parquet")):
-        table = pq.read_table(file)
-        labels = table.column("label").to_numpy().copy()
-        labels[::10] = math.nan
-        index = table.column_names.index("label")
-        pq.write_table(table.set_column(index, "label", pa.array(labels)), file, row_group_size=64)
+    spoil_labels(tmp_path / "data/samples/target/train")
     with pytest.raises(DataError, match=r"max_quarantine_share=0.01.*Received: \d+ bad rows, a share of 0.09"):
         run_loop(job_for(str(tmp_path / "data")))
     outcome, _, _ = run_loop(job_for(str(tmp_path / "data"), "data.max_quarantine_share=0.2", "training.epochs=1"))
     assert outcome.rows_quarantined["target"] > 0
+
+
+def test_a_validation_metric_that_is_never_defined_is_an_error(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    build_dataset(path, num_users=400, num_items=40, events_per_user=2)
+    one_row_a_user(Path(path) / "samples/target/valid")
+    with pytest.raises(DataError, match=r"metric=gauc has to be defined .* NaN at every evaluation"):
+        run_loop(job_for(path, "training.early_stopping.metric=gauc", "training.max_steps=2", "data.history_length=1"))
+
+
+def test_bad_rows_of_the_validation_split_are_not_left_out_silently(tmp_path: Path) -> None:
+    build_dataset(tmp_path / "data", num_users=80, num_items=40)
+    spoil_labels(tmp_path / "data/samples/target/valid")
+    with pytest.raises(DataError, match=r"rows of domain target may be bad. Received: \d+ bad rows"):
+        run_loop(job_for(str(tmp_path / "data")))
+    _, session, _ = run_loop(job_for(str(tmp_path / "data"), "data.max_quarantine_share=0.5", "training.max_steps=2"))
+    valid = next(record for record in session.records if record["kind"] == "valid")
+    assert valid["num_quarantined"] > 0
+    expected = load_contract(str(tmp_path / "data")).domains["target"].splits["valid"].num_rows
+    assert valid["num_rows"] + valid["num_quarantined"] == expected
+
+
+def test_patience_asks_for_min_delta_and_the_best_does_not() -> None:
+    stopping = _Stopping(EarlyStoppingSection(metric="auc", patience=2, min_delta=0.01))
+    assert [stopping.is_better({"auc": value}) for value in (0.70, 0.705, 0.708, math.nan)] == [True, True, True, False]
+    assert stopping.is_over()
+    falling = _Stopping(EarlyStoppingSection(metric="logloss", patience=1))
+    assert [falling.is_better({"logloss": value}) for value in (0.7, 0.6, 0.65)] == [True, True, False]
+    assert falling.is_over()
 
 
 def test_rows_of_weight_zero_move_nothing(dataset: str) -> None:
@@ -146,7 +190,7 @@ def test_evaluation_scores_each_row_once_whatever_the_batch_size(dataset: str) -
         job = job_for(dataset, f"data.batch_size={batch_size}")
         learner = build_learner(job, contract, World())
         spec = scoring_spec(job, contract, "target", "test", ("target", "source"))
-        metrics.append(evaluate(learner, local_micro_batches(spec)))
+        metrics.append(evaluate(job, learner, local_micro_batches(spec)))
     assert metrics[0]["num_rows"] == contract.domains["target"].splits["test"].num_rows
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-6)
 

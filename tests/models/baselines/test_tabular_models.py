@@ -125,7 +125,7 @@ def test_predictions_carry_provenance_and_score_what_is_reported(tmp_path: Path)
     contract = build_dataset(tmp_path)
     run = train_tabular(job(tmp_path, "logistic"), contract)
     metrics, table = score_tabular(job(tmp_path, "logistic"), contract, run.fitted, "valid", "source")
-    types = {"fragment": pa.int32(), "row": pa.int32(), "user": pa.int64(), "time": pa.int64()}
+    types = {"fragment": pa.int32(), "row": pa.int32(), "group": pa.int64(), "time": pa.int64()}
     assert table.schema == pa.schema(types | {"label": pa.float32(), "prediction": pa.float32()})
     assert table.num_rows == metrics["num_rows"] == contract.domains["source"].splits["valid"].num_rows
     assert len(set(zip(table["fragment"].to_pylist(), table["row"].to_pylist(), strict=True))) == table.num_rows
@@ -162,7 +162,7 @@ def test_more_memory_than_allowed_is_refused_before_a_row_is_read(tmp_path: Path
     contract = build_dataset(tmp_path)
     for file in (tmp_path / "histories").rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(ResourceError, match=r"2,160 rows x [\d,]+ bytes = .* model\.max_memory_mib=1\."):
+    with pytest.raises(ResourceError, match=r"4,320 samples and history events x [\d,]+ bytes = .* model\.max_memory_mib=1\."):
         train_tabular(job(tmp_path, "logistic", max_memory_mib=1), contract)
 
 
