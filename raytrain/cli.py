@@ -105,6 +105,30 @@ def study(
         raise typer.Exit(1)
 
 
+@app.command()
+def bench(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads; every core when left out")] = None,
+) -> None:
+    """Time training steps alone, on batches made in memory with full-length histories.
+
+    [dim]raytrain bench pipelines/configs/movielens_din.yaml data.history_length=200 --threads 2[/dim]
+    """
+    from pipelines.bench import bench_compute, default_threads
+    from raytrain.config import load_config
+
+    job = load_config(config, overrides or [])
+    num_threads = threads or default_threads()
+    rates = bench_compute(job, num_threads)
+    console.print(
+        f"{job.model.name}: {rates.median:,.0f} samples/s, compute only (median of {len(rates.samples_per_s)} rounds, "
+        f"{min(rates.samples_per_s):,.0f} to {max(rates.samples_per_s):,.0f}); batch {job.data.batch_size:,}, "
+        f"history {job.data.history_length:,}, {num_threads} thread(s)",
+        highlight=False,
+    )
+
+
 def main() -> None:
     """Prints errors of ours without a traceback and exits 2."""
     try:

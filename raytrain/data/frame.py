@@ -122,6 +122,7 @@ def check_memory(num_rows: int, bytes_per_row: int, max_memory_mib: int) -> None
     if need_mib > max_memory_mib:
         raise ResourceError(
             "A plain baseline works in memory, which has to fit model.max_memory_mib. "
-            f"Received: {num_rows:,} samples and history events x {bytes_per_row:,} bytes = {need_mib:,.1f} MiB, model.max_memory_mib={max_memory_mib:,}. "
+            f"Received: {num_rows:,} samples and history events x {bytes_per_row:,} bytes = {need_mib:,.1f} MiB, "
+            f"model.max_memory_mib={max_memory_mib:,}. "
             "Raise it on a larger machine, prepare fewer rows, or train a model that streams (din)."
         )

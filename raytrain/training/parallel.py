@@ -22,6 +22,13 @@ class World:
         device = device or torch.device("cpu")
         return cls(dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else cls(device=device)
 
+    @classmethod
+    def alone(cls) -> "World":
+        """One rank in this process, with the process group that sharded tables ask for; no port, no environment."""
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        return cls()
+
     def wrap(self, network: nn.Module) -> nn.Module:
         """DDP above one rank. DDP averages gradients over ranks, which the loop's loss makes up for."""
         network = network.to(self.device)

@@ -80,5 +80,5 @@ def test_a_missing_history_file_is_named(contract: Contract, tmp_path: Path):
 
 def test_too_little_memory_is_an_error_with_its_arithmetic():
     check_memory(1024, 1024, max_memory_mib=1)
-    with pytest.raises(ResourceError, match=r"1,025 rows x 1,024 bytes = 1\.0 MiB, model\.max_memory_mib=1\."):
+    with pytest.raises(ResourceError, match=r"1,025 samples and history events x 1,024 bytes = 1\.0 MiB, model\.max_memory_mib=1\."):
         check_memory(1025, 1024, max_memory_mib=1)
