@@ -3,27 +3,27 @@
 lookup -> forward -> weighted loss -> backward (tables update inside) -> clip -> dense step -> count rows -> log.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from raytrain.config import EarlyStoppingSection, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
 from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import TableOptimizer, Tables
 from raytrain.errors import DataError
-from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.metrics.suite import MetricSuite
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.training.optimizers import dense_optimizer, lr_share
 from raytrain.training.parallel import World
+from raytrain.training.stopping import EarlyStopping
+from raytrain.training.timed_stream import TimedStream
 
 
 @dataclass
@@ -132,9 +132,9 @@ def train(
     Raises:
         DataError: more rows were quarantined than ``data.max_quarantine_share`` allows, or the validation metric was always NaN.
     """
-    outcome, counter, waiting = TrainOutcome(), RowCounter(domains), _Timed(stream)
+    outcome, counter, waiting = TrainOutcome(), RowCounter(domains), TimedStream(stream)
     section = job.training
-    stopping = _Stopping(section.early_stopping)
+    stopping = EarlyStopping(section.early_stopping)
     window_start, window_rows, window_loss = time.perf_counter(), 0, torch.zeros(())
     learner.network.train()
     for step, batch in enumerate(waiting, start=1):
@@ -232,65 +232,6 @@ def evaluate(
     metrics["num_quarantined"] = learner.world.sum(torch.tensor(float(num_quarantined), device=learner.world.device)).item()
     _check_quarantine(job, {domain: int(metrics["num_rows"])}, {domain: int(metrics["num_quarantined"])})
     return metrics
-
-
-class _Stopping:
-    """Which evaluation is the best so far, and when patience is over. The best is the best by any margin; patience asks for
-    ``min_delta`` more than at the last evaluation that satisfied it."""
-
-    def __init__(self, section: EarlyStoppingSection) -> None:
-        self._section = section
-        self._sign = 1.0 if HIGHER_IS_BETTER[section.metric] else -1.0
-        self._best = self._satisfied = -math.inf
-        self._num_bad = 0
-
-    def is_better(self, metrics: dict[str, float]) -> bool:
-        """Takes an evaluation into account; NaN is never better."""
-        value = self._sign * metrics[self._section.metric]
-        if value > self._satisfied + self._section.min_delta:
-            self._satisfied, self._num_bad = value, 0
-        else:
-            self._num_bad += 1
-        better = value > self._best
-        self._best = value if better else self._best
-        return better
-
-    def is_over(self) -> bool:
-        return self._section.patience is not None and self._num_bad >= self._section.patience
-
-
-class _Timed:
-    """Iterates and measures how long the consumer waited."""
-
-    def __init__(self, stream: Iterable[Batch]) -> None:
-        self._stream = stream
-        self.wait_s = 0.0
-        self._paused_s = 0.0
-        self._start: float | None = None
-
-    def __iter__(self) -> Iterator[Batch]:
-        iterator = iter(self._stream)
-        # The first batch pays for starting the data set, which is reported apart.
-        first = next(iterator, None)
-        self._start = time.perf_counter()
-        if first is None:
-            return
-        yield first
-        while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
-            self.wait_s += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def pause(self, seconds: float) -> None:
-        """Takes evaluation out of the training time."""
-        self._paused_s += seconds
-
-    @property
-    def total_s(self) -> float:
-        return 0.0 if self._start is None else time.perf_counter() - self._start - self._paused_s
 
 
 def _check_quarantine(job: JobConfig, trained: dict[str, int], quarantined: dict[str, int]) -> None:

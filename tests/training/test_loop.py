@@ -15,10 +15,11 @@ from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import DataError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.settings import with_overrides
-from raytrain.training.loop import Learner, Schedule, TrainOutcome, _Stopping, build_learner, evaluate, train, train_step
+from raytrain.training.loop import Learner, Schedule, TrainOutcome, build_learner, evaluate, train, train_step
 from raytrain.training.optimizers import lr_share
 from raytrain.training.parallel import World
 from raytrain.training.specs import scoring_spec, training_specs
+from raytrain.training.stopping import EarlyStopping
 from tests.data.build import build_dataset
 
 
@@ -159,10 +160,10 @@ def test_bad_rows_of_the_validation_split_are_not_left_out_silently(tmp_path: Pa
 
 
 def test_patience_asks_for_min_delta_and_the_best_does_not() -> None:
-    stopping = _Stopping(EarlyStoppingSection(metric="auc", patience=2, min_delta=0.01))
+    stopping = EarlyStopping(EarlyStoppingSection(metric="auc", patience=2, min_delta=0.01))
     assert [stopping.is_better({"auc": value}) for value in (0.70, 0.705, 0.708, math.nan)] == [True, True, True, False]
     assert stopping.is_over()
-    falling = _Stopping(EarlyStoppingSection(metric="logloss", patience=1))
+    falling = EarlyStopping(EarlyStoppingSection(metric="logloss", patience=1))
     assert [falling.is_better({"logloss": value}) for value in (0.7, 0.6, 0.65)] == [True, True, False]
     assert falling.is_over()
 
