@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -123,3 +125,11 @@ def test_a_job_is_frozen(config):
 
 def test_batch_size_may_equal_the_number_of_workers():
     JobConfig.parse({"data": {"path": "x", "batch_size": 4}, "model": {"name": "din"}, "scaling": {"num_workers": 4}}, "test")
+
+
+JOBS = sorted((Path(__file__).parents[1] / "pipelines/configs").glob("movielens_*.yaml"))
+
+
+@pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
+def test_every_shipped_job_is_valid(file):
+    assert load_config(file).data.path == "data/movielens"
