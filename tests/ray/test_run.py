@@ -129,13 +129,18 @@ def test_more_cpus_than_there_are_is_refused_with_the_arithmetic(dataset: str, t
         train(job_for(dataset, str(tmp_path), "scaling.num_workers=4", "scaling.cpus_per_worker=1"), SILENT)
 
 
-def test_data_and_runs_on_s3_give_what_local_ones_give(dataset: str, tmp_path: Path, s3_bucket: str) -> None:
+def test_data_and_runs_on_s3_give_what_local_ones_give(
+    dataset: str, tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = boto3.client("s3")
     for file in Path(dataset).rglob("*"):
         if file.is_file():
             client.upload_file(str(file), "raytrain", f"data/{file.relative_to(dataset)}")
     small = ("scaling.num_workers=1", "training.max_steps=4", "tables.backend=local", "model.name=single_domain")
     remote = train(job_for(f"{s3_bucket}/data", f"{s3_bucket}/runs", *small), SILENT)
-    local = train(job_for(f"file://{dataset}", str(tmp_path), *small), SILENT)
+    # A worker's directory is not the caller's: relative paths have to mean the caller's.
+    monkeypatch.chdir(tmp_path)
+    local = train(job_for(f"file://{dataset}", "runs", "run.save_predictions=true", *small), SILENT)
+    assert pq.read_table(tmp_path / "runs/first/predictions/test").num_rows == local["test"]["target"]["num_rows"]
     assert remote["test"]["target"] == pytest.approx(local["test"]["target"], rel=1e-6)
     assert b"<svg" in client.get_object(Bucket="raytrain", Key="runs/first/report.html")["Body"].read()
