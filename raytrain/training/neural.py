@@ -6,7 +6,6 @@ from rich.console import Console
 
 from raytrain.config import DinModel, JobConfig
 from raytrain.data.contract import Contract
-from raytrain.data.manifest import check_labels
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
 from raytrain.errors import RunError
@@ -28,8 +27,6 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignm
     quarantine = storage.join("quarantine")
     streams = training_specs(job, contract, histories, quarantine)
     scored = [scoring_spec(job, contract, contract.target, split, histories, quarantine) for split in ("valid", "test")]
-    for spec in scored:
-        check_labels(contract, job.data.path, spec.domain, spec.split)
     connect(cpu_needs(job, len(streams)))
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
     return Assignment(job, streams, scored[0], (scored[1],), threads_per_worker(job), storage.uri, predictions_path=predictions)
@@ -46,9 +43,8 @@ def score_neural(
     storage: Storage, job: JobConfig, contract: Contract, domain: str, split: str, checkpoint: str, output: str | None, console: Console
 ) -> dict[str, dict[str, float]]:
     """Domain -> metrics of one split under a checkpoint; undefined metrics are NaN where ``output`` may hold unlabelled rows."""
-    spec = scoring_spec(job, contract, domain, split, _check_model(job, contract), storage.join("quarantine"))
-    if output is None:
-        check_labels(contract, job.data.path, domain, split)
+    histories = _check_model(job, contract)
+    spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
     connect(cpu_needs(job, 0))
     path = storage.path(f"checkpoints/{checkpoint}")
     threads = threads_per_worker(job)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
-from raytrain.data.manifest import check_history_files, read_manifest
+from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError, ContractError
 from raytrain.settings import nearest
@@ -30,9 +30,17 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
 
 
 def scoring_spec(
-    job: JobConfig, contract: Contract, domain: str, split: str, histories: tuple[str, ...], quarantine_path: str | None = None
+    job: JobConfig,
+    contract: Contract,
+    domain: str,
+    split: str,
+    histories: tuple[str, ...],
+    quarantine_path: str | None = None,
+    labelled: bool = True,
 ) -> StreamSpec:
-    """Every row of a split once, in file order."""
+    """Every row of a split once, in file order; ``labelled`` rows that are to be measured have to hold both classes."""
+    if labelled:
+        check_labels(contract, job.data.path, domain, split)
     return replace(_spec(job, contract, domain, split, histories, quarantine_path), shuffle=False)
 
 

@@ -12,6 +12,7 @@ import torch
 from raytrain.data.contract import Feature, save_contract
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
+from raytrain.errors import DataError
 from tests.data.build import SAMPLE_SCHEMA, START, DomainRows, Events, Layout, numbered_samples, write_dataset, write_samples
 from tests.data.served import stream_spec
 
@@ -227,12 +228,12 @@ def test_any_flipped_byte_of_a_page_costs_its_row_group_at_most(tmp_path, clean,
     assert ROW_GROUP_ROWS in costs
 
 
-def test_a_file_that_vanishes_after_planning_is_set_aside_whole(tmp_path):
+def test_a_file_that_vanishes_after_planning_is_an_error_and_no_bad_row(tmp_path):
     contract = write(tmp_path, numbered_samples(NUM_ROWS))
     spec = stream_spec(contract, tmp_path, 16, quarantine_path=str(tmp_path / "quarantine"))
     (tmp_path / FILE).unlink()
-    assert sum(float(batch.weight.sum()) for batch in local_micro_batches(spec)) == 0
-    assert len(quarantined(tmp_path)) == NUM_ROWS
+    with pytest.raises(DataError, match=r"there for every worker\. Received: no such file"):
+        list(local_micro_batches(spec))
 
 
 def test_a_null_slice_that_is_no_feature_is_no_fault(tmp_path):
