@@ -39,9 +39,10 @@ def scoring_spec(
     labelled: bool = True,
 ) -> StreamSpec:
     """Every row of a split once, in file order; ``labelled`` rows that are to be measured have to hold both classes."""
+    spec = _spec(job, contract, domain, split, histories, quarantine_path)
     if labelled:
         check_labels(contract, job.data.path, domain, split)
-    return replace(_spec(job, contract, domain, split, histories, quarantine_path), shuffle=False)
+    return replace(spec, shuffle=False)
 
 
 def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
