@@ -109,7 +109,7 @@ def study(
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,
-    threads: Annotated[int | None, typer.Option(help="Torch threads; every core when left out")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads; every core when left out")] = None,
 ) -> None:
     """Time training steps alone, on batches made in memory with full-length histories.
 

@@ -85,9 +85,10 @@ def predict(
     Raises:
         RunError: ``output`` holds files already.
     """
-    if Storage(output).list_files():
-        raise RunError(f"--output has to be a new or empty directory. Received: {output}, which holds files. Choose another.")
-    return _score(path, split, domain, overrides, output, console)
+    if Storage(output).list_entries():
+        raise RunError(f"--output has to be a new or empty directory. Received: {output}, which is not empty. Choose another.")
+    # Absolute: a worker's directory is not the caller's.
+    return _score(path, split, domain, overrides, Storage(output).uri, console)
 
 
 def open_run(path: str, overrides: tuple[str, ...] = ()) -> Run:

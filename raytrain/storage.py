@@ -76,6 +76,11 @@ class Storage:
     def exists(self, name: str = "") -> bool:
         return bool(self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound)
 
+    def list_entries(self) -> list[str]:
+        """Base names of everything directly below the directory; empty when it is missing."""
+        selector = fs.FileSelector(self.root, allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
     def list_files(self, name: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly below ``name``, sorted; empty when the directory is missing."""
         selector = fs.FileSelector(self.path(name), allow_not_found=True)

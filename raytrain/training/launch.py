@@ -11,13 +11,14 @@ from raytrain.errors import ResourceError
 
 
 @dataclass(frozen=True)
-class CpuNeeds:
+class Needs:
     """What a job keeps busy at one time."""
 
     num_workers: int
     cpus_per_worker: float
     num_streams: int
     cpus_per_read_task: float
+    num_gpus: int = 0
 
     @property
     def total(self) -> float:
@@ -41,12 +42,14 @@ class CpuNeeds:
         )
 
 
-def cpu_needs(job: JobConfig, num_training_streams: int) -> CpuNeeds:
+def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
     """The training streams keep reading ahead while the validation stream is read."""
-    return CpuNeeds(job.scaling.num_workers, job.scaling.cpus_per_worker, num_training_streams + 1, job.data.cpus_per_read_task)
+    scaling = job.scaling
+    num_gpus = scaling.num_workers if scaling.use_gpu else 0
+    return Needs(scaling.num_workers, scaling.cpus_per_worker, num_training_streams + 1, job.data.cpus_per_read_task, num_gpus)
 
 
-def connect(needs: CpuNeeds) -> None:
+def connect(needs: Needs) -> None:
     """Checks the arithmetic, then connects to the cluster (RAY_ADDRESS, or inside a Ray job) or starts a local one.
 
     Raises:
@@ -63,6 +66,11 @@ def connect(needs: CpuNeeds) -> None:
         ray.init(include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
+    if needs.num_gpus > resources.get("GPU", 0.0):
+        raise ResourceError(
+            f"Every worker needs a GPU. Received: scaling.use_gpu=true, scaling.num_workers={needs.num_gpus}, and there are "
+            f"{resources.get('GPU', 0.0):g} GPUs. Set scaling.use_gpu=false, or fewer workers."
+        )
 
 
 def threads_per_worker(job: JobConfig) -> int:

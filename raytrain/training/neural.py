@@ -12,7 +12,7 @@ from raytrain.errors import RunError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
-from raytrain.training.launch import connect, cpu_needs, threads_per_worker
+from raytrain.training.launch import connect, needs_of, threads_per_worker
 from raytrain.training.specs import check_features, check_histories, scoring_spec, training_specs
 from raytrain.training.worker import Assignment
 
@@ -27,7 +27,7 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignm
     quarantine = storage.join("quarantine")
     streams = training_specs(job, contract, histories, quarantine)
     scored = [scoring_spec(job, contract, contract.target, split, histories, quarantine) for split in ("valid", "test")]
-    connect(cpu_needs(job, len(streams)))
+    connect(needs_of(job, len(streams)))
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
     return Assignment(job, streams, scored[0], (scored[1],), threads_per_worker(job), storage.uri, predictions_path=predictions)
 
@@ -45,7 +45,7 @@ def score_neural(
     """Domain -> metrics of one split under a checkpoint; undefined metrics are NaN where ``output`` may hold unlabelled rows."""
     histories = _check_model(job, contract)
     spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
-    connect(cpu_needs(job, 0))
+    connect(needs_of(job, 0))
     path = storage.path(f"checkpoints/{checkpoint}")
     threads = threads_per_worker(job)
     assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint_path=path, predictions_path=output)

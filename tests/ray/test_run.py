@@ -77,10 +77,13 @@ def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:
     assert evaluate(f"{runs}/first", "test", None, scaling, SILENT)["target"] == pytest.approx(test["target"], rel=1e-5)
 
 
-def test_one_worker_predicts_each_row_once_and_to_the_same_figures(runs: str, dataset: str, tmp_path: Path) -> None:
-    output = str(tmp_path / "predictions")
+def test_one_worker_predicts_each_row_once_and_to_the_same_figures(
+    runs: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = "predictions"
     metrics = predict(f"{runs}/first", "test", None, ("scaling.num_workers=1",), output, SILENT)
-    table = pq.read_table(output)
+    table = pq.read_table(tmp_path / output)
     keys = set(zip(table["fragment"].to_pylist(), table["row"].to_pylist(), strict=True))
     assert len(keys) == table.num_rows == load_contract(dataset).domains["target"].splits["test"].num_rows
     test = json.loads((Path(runs) / "first/result.json").read_text())["test"]["target"]
@@ -116,7 +119,14 @@ def test_a_run_scores_only_data_with_its_own_vocabularies(runs: str, tmp_path: P
 
 @pytest.mark.parametrize(
     "override",
-    ["scaling.num_workers=40", "model.histories=[sauce]", "model.skip_features=[contry]", "model.skip_features=[item]", "tables.dim=6"],
+    [
+        "scaling.num_workers=40",
+        "scaling.use_gpu=true",
+        "model.histories=[sauce]",
+        "model.skip_features=[contry]",
+        "model.skip_features=[item]",
+        "tables.dim=6",
+    ],
 )
 def test_a_refused_run_leaves_its_name_free(dataset: str, tmp_path: Path, override: str) -> None:
     with pytest.raises(RaytrainError, match="Received: "):
