@@ -93,6 +93,10 @@ class TrainingSection(Section):
     max_steps: PositiveInt | None = None
     evals_per_epoch: PositiveInt = 2
     """Each evaluation scores the whole validation split and saves a checkpoint."""
+    checkpoint_every_steps: PositiveInt | None = None
+    """Checkpoints between evaluations: what a crash may cost. null saves at evaluations alone."""
+    checkpoint_upload: Literal["sync", "async"] = "sync"
+    """async goes on training while a finished snapshot is uploaded; at most one upload is under way."""
     log_every_steps: PositiveInt = 20
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept; the best one is kept besides."""
@@ -101,12 +105,42 @@ class TrainingSection(Section):
     """Global batch k is a pure function of seed, epoch and k. false lets fast read tasks overtake slow ones."""
 
 
+class WorkerRange(Section):
+    """Elastic workers: as many as the cluster has room for, restarted from the cursor whenever that changes."""
+
+    min: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min has to be at most max. Received: min={self.min}, max={self.max}. Swap them.")
+        return self
+
+
 class ScalingSection(Section):
-    num_workers: PositiveInt = 1
+    num_workers: PositiveInt | WorkerRange = 1
+    """A number, or {min: 1, max: 4} for elastic workers."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Worker crashes after which a run goes on from its last checkpoint; -1 for any number. Preemptions are not counted."""
+    resize_interval_s: PositiveFloat = 60.0
+    """How often elastic workers look for room to grow."""
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None
     """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers."""
     use_gpu: bool = False
+
+    @property
+    def min_workers(self) -> int:
+        return self.num_workers.min if isinstance(self.num_workers, WorkerRange) else self.num_workers
+
+    @property
+    def max_workers(self) -> int:
+        return self.num_workers.max if isinstance(self.num_workers, WorkerRange) else self.num_workers
+
+    @property
+    def elastic(self) -> bool:
+        return isinstance(self.num_workers, WorkerRange)
 
 
 class DinModel(Section):
@@ -188,15 +222,15 @@ class JobConfig(Section):
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
-        if self.tables.backend == "local" and self.scaling.num_workers > 1:
+        if self.tables.backend == "local" and self.scaling.max_workers > 1:
             raise ValueError(
                 "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
-                f"Received: scaling.num_workers={self.scaling.num_workers}. Set tables.backend=sharded."
+                f"Received: scaling.num_workers={self.scaling.max_workers}. Set tables.backend=sharded."
             )
-        if self.data.batch_size < self.scaling.num_workers:
+        if self.data.batch_size < self.scaling.max_workers:
             raise ValueError(
                 "data.batch_size has to give every worker a row. "
-                f"Received: data.batch_size={self.data.batch_size}, scaling.num_workers={self.scaling.num_workers}. Raise it."
+                f"Received: data.batch_size={self.data.batch_size}, scaling.num_workers={self.scaling.max_workers}. Raise it."
             )
         return self
 

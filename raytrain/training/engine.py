@@ -40,11 +40,11 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
         train_loop_config={"assignment": assignment, "mailbox": progress.mailbox},
         torch_config=TorchConfig(backend="nccl" if job.scaling.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=job.scaling.num_workers,
+            num_workers=job.scaling.max_workers,
             use_gpu=job.scaling.use_gpu,
             resources_per_worker={"CPU": job.scaling.cpus_per_worker} | ({"GPU": 1} if job.scaling.use_gpu else {}),
         ),
-        datasets={spec.name: dataset_of(spec, job.scaling.num_workers) for spec in streams},
+        datasets={spec.name: dataset_of(spec, job.scaling.max_workers) for spec in streams},
         dataset_config=StreamDataConfig(job.training.deterministic),
         run_config=RunConfig(
             # Ray resumes a name that exists; a scoring job saves nothing and must never be resumed.

@@ -10,9 +10,10 @@ from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
 from raytrain.errors import RunError
 from raytrain.models.registry import NEURAL_MODELS
+from raytrain.resources import needs_of
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
-from raytrain.training.launch import connect, needs_of, threads_per_worker
+from raytrain.training.launch import connect, threads_per_worker
 from raytrain.training.specs import check_features, check_histories, scoring_spec, training_specs
 from raytrain.training.worker import Assignment
 
@@ -59,7 +60,7 @@ def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     check_histories(contract, histories)
     assert isinstance(job.model, DinModel)
     check_features(contract, job.model.skip_features)
-    plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.num_workers, job.tables.sharding)
+    plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
     return histories
 
 
