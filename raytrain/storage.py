@@ -6,6 +6,7 @@ environment variables; credentials never enter a config.
 
 import os
 import posixpath
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
@@ -62,9 +63,16 @@ class Storage:
         self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
         if isinstance(self.filesystem, fs.LocalFileSystem):
             partial = f"{path}.partial-{os.getpid()}"
-            with self.filesystem.open_output_stream(partial) as file:
-                file.write(data)
-            self.filesystem.move(partial, path)
+            try:
+                with open(partial, "wb") as file:  # noqa: PTH123
+                    file.write(data)
+                    file.flush()
+                    # A machine that loses power must not keep the new name and lose the bytes.
+                    os.fsync(file.fileno())
+                os.replace(partial, path)  # noqa: PTH105
+            except OSError:
+                Path(partial).unlink(missing_ok=True)
+                raise
         else:
             # Object stores show an object only once its upload is complete.
             with self.filesystem.open_output_stream(path) as file:
@@ -72,6 +80,11 @@ class Storage:
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode("utf-8"))
+
+    def delete_dir(self, name: str) -> None:
+        """Deletes a directory and what is in it, if it is there."""
+        if self.filesystem.get_file_info(self.path(name)).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(name))
 
     def exists(self, name: str = "") -> bool:
         return bool(self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound)

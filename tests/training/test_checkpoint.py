@@ -11,6 +11,7 @@ from raytrain.data.collate import Collator
 from raytrain.data.contract import load_contract
 from raytrain.data.manifest import read_manifest
 from raytrain.data.stream import StreamSpec
+from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_checkpoint, save_checkpoint
 from raytrain.training.loop import build_learner, train_step
 from raytrain.training.parallel import World
@@ -39,7 +40,7 @@ def losses_after(path: str, directory: str, optimizers: tuple[str, str], resume:
     collate = Collator(contract, "target", ("target", "source"))
     learner = build_learner(job, contract, world)
     if resume:
-        load_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
+        load_checkpoint(Storage(directory), learner.tables, learner.network, learner.optimizer)
     losses = []
     rows = [row for task in spec.source(world.size).get_read_tasks(-1) for row in task()]
     for step in range(SAVED_AFTER if resume else 0, NUM_STEPS):
