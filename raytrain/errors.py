@@ -5,6 +5,7 @@ RaytrainError
  |- ContractError    contract.yaml, or Parquet files that break it
  |- DataError        rows: unreadable, or more of them bad than allowed
  |- StreamError      a stream or its storage failed under way; a restart may help
+ |- StorageError     a write that a file system refused; an OSError too
  |- CursorError      rows counted twice, or a cursor of other data
  |- ResourceError    more CPUs or memory asked for than there are
  |- TablesError      embedding tables and their backend
@@ -33,6 +34,12 @@ class DataError(RaytrainError):
 
 class StreamError(RaytrainError):
     """A stream ended early, or its storage could not be reached."""
+
+    retryable = True
+
+
+class StorageError(RaytrainError, OSError):
+    """A file system refused a write: full, read-only or gone."""
 
     retryable = True
 

@@ -90,6 +90,8 @@ class StreamStart:
 
     spec: StreamSpec
     cursor: bytes = b""
+    elastic: bool = False
+    """Elastic workers take every CPU there is: read tasks then reserve none, or they would wait for ever."""
 
     def dataset(self, world_size: int) -> Dataset:
         context = DataContext.get_current()
@@ -97,7 +99,10 @@ class StreamStart:
         # One block per micro-batch: a block larger than one byte is never merged with the next.
         context.target_max_block_size = 1
         source = self.spec.source(world_size, self.cursor)
-        dataset: Dataset = ray.data.read_datasource(source, num_cpus=self.spec.data.cpus_per_read_task)
+        if self.elastic:
+            dataset: Dataset = ray.data.read_datasource(source, num_cpus=0, concurrency=max(2, world_size))
+        else:
+            dataset = ray.data.read_datasource(source, num_cpus=self.spec.data.cpus_per_read_task)
         return dataset
 
 

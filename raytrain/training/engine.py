@@ -38,7 +38,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
     progress = Progress(storage if training else None, job.run.tensorboard, console)
     owner = take_over(storage) if training else secrets.token_hex(4)
     experiment = Storage(storage.join(CHECKPOINTS if training else f"scoring-{owner}"))
-    resumed = {spec.name: stream_start(spec, storage.uri) for spec in assignment.train}
+    resumed = {spec.name: stream_start(spec, storage.uri, scaling.elastic) for spec in assignment.train}
     scored = [*([assignment.valid] if assignment.valid else []), *assignment.test]
     trainer = TorchTrainer(
         run_worker,
@@ -52,7 +52,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
             resources_per_worker={"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {}),
         ),
         datasets=resumed  # type: ignore[arg-type]
-        | {spec.name: stream_start(spec, None) for spec in scored},
+        | {spec.name: stream_start(spec, None, scaling.elastic) for spec in scored},
         dataset_config=StreamDataConfig(job.training.deterministic),
         run_config=RunConfig(
             # Ray resumes a name that exists, from its own records; what counts is ours, so every launch has a name of its own.
@@ -75,12 +75,12 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
     return progress.records
 
 
-def stream_start(spec: StreamSpec, run_uri: str | None) -> Callable[[], Any]:
+def stream_start(spec: StreamSpec, run_uri: str | None, elastic: bool) -> Callable[[], Any]:
     """The callable that Ray Train runs before every start of a worker group; with ``run_uri`` it goes on from the run's cursor."""
 
     def start() -> StreamStart:
         storage = Storage(run_uri) if run_uri else None
-        return StreamStart(spec, read_cursor(storage, newest(storage)) if storage else b"")
+        return StreamStart(spec, read_cursor(storage, newest(storage)) if storage else b"", elastic)
 
     return start
 

@@ -11,6 +11,7 @@ from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.cursor import hash_of
+from raytrain.errors import StorageError
 from raytrain.training.checkpoint import save_checkpoint
 from raytrain.training.commit import CURSOR_FILE
 from raytrain.training.loop import Learner
@@ -56,6 +57,7 @@ class RaySession:
             checkpoint=ray.train.Checkpoint.from_directory(directory),
             # A restart may come to the same step again: two attempts must not share a directory.
             checkpoint_dir_name=f"step-{step:08d}-{secrets.token_hex(3)}",
+            checkpoint_upload_fn=_upload,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC if asynchronous else CheckpointUploadMode.SYNC,
             delete_local_checkpoint_after_upload=True,
         )
@@ -66,3 +68,20 @@ class RaySession:
         if self._uploading:
             ray.train.get_all_reported_checkpoints(CheckpointConsistencyMode.COMMITTED)
             self._uploading = False
+
+
+def _upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    """This rank's files into the checkpoint's directory; Ray tries again where a cloud store says so.
+
+    Raises:
+        StorageError: the storage is full, read-only or gone.
+    """
+    storage = ray.train.get_context().get_storage()
+    try:
+        uploaded: ray.train.Checkpoint = storage.persist_current_checkpoint(checkpoint, name)
+    except (OSError, RuntimeError) as err:
+        raise StorageError(
+            f"A checkpoint has to reach {storage.experiment_fs_path}. Received: {err}. "
+            "Free space, or check the storage and your access; then go on from the last checkpoint with --resume."
+        ) from err
+    return uploaded
