@@ -41,6 +41,7 @@ TORCH_FREE = (
     "raytrain.data.provenance",
     "raytrain.data.quarantine",
     "raytrain.data.reader",
+    "raytrain.data.synthetic",
     "raytrain.embeddings.plan",
 )
 # Package -> the only places that import it.
