@@ -36,6 +36,7 @@ TORCH_FREE = (
     "raytrain.resources",
     "raytrain.data.contract",
     "raytrain.data.manifest",
+    "raytrain.data.manifest_cache",
     "raytrain.data.fragments",
     "raytrain.data.history",
     "raytrain.data.provenance",
