@@ -195,6 +195,11 @@ def _reopen(job: JobConfig) -> Run:
             f"--resume needs a run that was begun. Received: {run.storage.uri}, without {CONFIG_FILE}. "
             "Check run.name and run.storage_path, or leave --resume out to begin it."
         )
+    if load_contract(run.storage.uri) != run.contract:
+        raise RunError(
+            f"A run goes on with the data it was begun with. Received: data.path={run.job.data.path}, whose {CONTRACT_FILE} differs "
+            f"from that of {run.storage.uri}. Restore the data set, or start a new run."
+        )
     begun, asked = (
         flat_keys(values) for values in (parse_yaml(run.storage.read_text(CONFIG_FILE), CONFIG_FILE), job.model_dump(mode="json"))
     )

@@ -117,7 +117,7 @@ def main() -> None:
 
         engine.TorchTrainer, engine.CommitCallback, progress.Progress._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
     progress.POLL_INTERVAL_S = 0.1
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     job = counting_job(spec["data"], spec["runs"], *spec["overrides"])
     train(job, Console(soft_wrap=True), resume=spec["resume"])
 
