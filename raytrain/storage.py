@@ -92,6 +92,12 @@ class Storage:
         selector = fs.FileSelector(self.root, allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
+    def list_dirs(self, name: str = "") -> list[str]:
+        """Names of the directories directly below ``name``, sorted; empty when it is missing."""
+        selector = fs.FileSelector(self.path(name), allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(posixpath.join(name, info.base_name) for info in found if info.type == fs.FileType.Directory)
+
     def list_files(self, name: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly below ``name``, sorted; empty when the directory is missing."""
         selector = fs.FileSelector(self.path(name), allow_not_found=True)

@@ -46,9 +46,19 @@ class Registry(Section):
 
 
 def take_over(storage: Storage) -> str:
-    """Makes a new launch the owner of the run directory ``storage``; returns its token."""
+    """Makes a new launch the owner of the run directory ``storage``, and deletes what earlier ones left unfinished.
+
+    Returns:
+        Its token.
+    """
     registry, owner = _read(storage), secrets.token_hex(4)
-    _write(storage, Registry(owner=owner, checkpoints=registry.checkpoints if registry else ()))
+    checkpoints = registry.checkpoints if registry else ()
+    _write(storage, Registry(owner=owner, checkpoints=checkpoints))
+    needed = {checkpoint.name for checkpoint in checkpoints}
+    for launch in storage.list_dirs(CHECKPOINTS):
+        for name in storage.list_dirs(launch):
+            if name.removeprefix(f"{CHECKPOINTS}/") not in needed:
+                storage.delete_dir(name)
     return owner
 
 

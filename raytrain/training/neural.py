@@ -8,7 +8,7 @@ from raytrain.config import DinModel, JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
-from raytrain.errors import RunError
+from raytrain.errors import CursorError, RunError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
@@ -77,6 +77,13 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
     outcome = _last(records, "outcome")
     worker = _last(records, "worker")
     num_rows = sum(outcome["rows_trained"].values())
+    # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
+    expected = {
+        spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
+    }
+    seen = {domain: outcome["rows_trained"][domain] + outcome["rows_quarantined"][domain] for domain in expected}
+    if seen != expected and not outcome["stopped_early"]:
+        raise CursorError(f"Every row has to be trained once an epoch. Received: {seen} rows, expected {expected}. Report this.")
     return {
         "model": job.model.name,
         "dataset": contract.dataset,
@@ -84,10 +91,7 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
         "seed": job.seed,
         "world_size": worker["world_size"],
         "rows_trained": outcome["rows_trained"],
-        # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
-        "rows_expected": {
-            spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
-        },
+        "rows_expected": expected,
         "rows_quarantined": outcome["rows_quarantined"],
         "train_samples_per_s": num_rows / outcome["train_s"],
         "data_wait_share": outcome["wait_s"] / outcome["train_s"],

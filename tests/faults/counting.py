@@ -33,7 +33,7 @@ def write_counting_dataset(path: str | Path, num_target: int, num_source: int, r
     }
     contract = write_dataset(path, domains, Layout(num_buckets, row_group_rows))
     next_id = 1
-    for file in sorted(Path(path).glob("samples/*/*/*.parquet")):
+    for file in sorted(Path(path).glob("samples/*/*/bucket-*.parquet")):
         rows = pq.read_table(file)
         ids = pa.array(np.arange(next_id, next_id + rows.num_rows, dtype=np.int32))
         next_id += rows.num_rows
@@ -92,6 +92,6 @@ def _whole(table: Any) -> Any:
 def expected_counts(path: str, num_epochs: int) -> npt.NDArray[np.int64]:
     """Training rows of either domain ``num_epochs`` times, scored rows never."""
     counts = np.zeros(load_contract(path).tables["row_id"].num_rows, dtype=np.int64)
-    for file in Path(path).glob("samples/*/train/*.parquet"):
+    for file in Path(path).glob("samples/*/train/bucket-*.parquet"):
         counts[pq.read_table(file, columns=["row_id"]).column(0).to_numpy()] = num_epochs
     return counts
