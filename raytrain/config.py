@@ -166,6 +166,17 @@ class SingleDomainModel(DinModel):
     name: Literal["single_domain"] = "single_domain"  # type: ignore[assignment]
 
 
+class DnnModel(Section):
+    """The features' embeddings side by side into an MLP, without histories (deep half of Wide & Deep, arXiv 1606.07792)."""
+
+    name: Literal["dnn"] = "dnn"
+    skip_features: tuple[str, ...] = ()
+    """Features left out of the network."""
+    hidden_units: tuple[PositiveInt, ...] = (256, 64)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """After every hidden layer."""
+
+
 class ItemMeanModel(Section):
     """Smoothed mean label of the candidate item in training rows."""
 
@@ -205,7 +216,9 @@ class LightGbmModel(Section):
     max_memory_mib: PositiveInt = 16384
 
 
-ModelSection = Annotated[DinModel | SingleDomainModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")]
+ModelSection = Annotated[
+    DinModel | SingleDomainModel | DnnModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")
+]
 
 
 class JobConfig(Section):

@@ -44,3 +44,5 @@ class NeuralModel:
     """(its own config section, job, contract) -> the tables it needs"""
     network: Callable[[Any, JobConfig, Contract], nn.Module]
     """(its own config section, job, contract) -> a Network; parameters drawn from torch's global generator"""
+    queries_item: bool = True
+    """Whether it looks the candidate item up by name, which then has to be among its features."""

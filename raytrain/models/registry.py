@@ -2,8 +2,10 @@
 
 from raytrain.models.base import NeuralModel
 from raytrain.models.baselines.din import DinNetwork, din_histories, din_tables
+from raytrain.models.baselines.dnn import DnnNetwork, dnn_histories, dnn_tables
 
 NEURAL_MODELS: dict[str, NeuralModel] = {
     "din": NeuralModel(din_histories, din_tables, DinNetwork),
     "single_domain": NeuralModel(din_histories, din_tables, DinNetwork),
+    "dnn": NeuralModel(dnn_histories, dnn_tables, DnnNetwork, queries_item=False),
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from raytrain.config import DinModel, JobConfig
+from raytrain.config import DinModel, DnnModel, JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
@@ -58,8 +58,8 @@ def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     model = NEURAL_MODELS[job.model.name]
     histories = model.histories(job.model, contract)
     check_histories(contract, histories)
-    assert isinstance(job.model, DinModel)
-    check_features(contract, job.model.skip_features)
+    assert isinstance(job.model, DinModel | DnnModel)
+    check_features(contract, job.model.skip_features, model.queries_item)
     plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
     return histories
 

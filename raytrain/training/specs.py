@@ -54,13 +54,17 @@ def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
             raise ContractError(f"Domain {name} has to have a history. Received: none in contract.yaml. Prepare the data set with one.")
 
 
-def check_features(contract: Contract, skipped: tuple[str, ...]) -> None:
-    """Raises ContractError when a feature to skip is unknown, or is the candidate item itself."""
+def check_features(contract: Contract, skipped: tuple[str, ...], queries_item: bool) -> None:
+    """Raises ContractError when a feature to skip is unknown, none is left, or a model lacks the candidate item it queries."""
     names = [feature.name for feature in contract.features]
     for name in skipped:
         if name not in names:
             raise ContractError(f"model.skip_features has to name features of the data set. Received: {name}. {nearest(name, names)}")
-    if contract.item in skipped or contract.item not in names:
+    if not set(names) - set(skipped):
+        raise ContractError(
+            f"A model has to have a feature left. Received: features {names}, model.skip_features={list(skipped)}. Skip fewer."
+        )
+    if queries_item and (contract.item in skipped or contract.item not in names):
         raise ContractError(
             f"The model attends to histories with the candidate item, so {contract.item} has to be a feature. "
             f"Received: features {names}, model.skip_features={list(skipped)}. Add it, or skip it no longer."
