@@ -45,7 +45,11 @@ BAD_OVERRIDES = {
     "an unknown key": (["data.batchsize=8"], ("data.batchsize=8", "Did you mean batch_size?")),
     "an unknown key two levels down": (["training.early_stopping.patince=1"], ("patince=1", "Did you mean patience?")),
     "an unknown key of the model": (["model.num_head=1"], ("model.num_head=1", "Did you mean num_heads?")),
-    "a key of another model": (["model.num_leaves=7"], ("model.num_leaves=7", "Did you mean num_heads?")),
+    "a key of another model": (["model.num_leaves=7"], ("model.name=din with num_leaves of lightgbm", "model={name: din}")),
+    "another model on this one's keys": (
+        ["model.dropout=0.1", "model.num_heads=2", "model.name=logistic"],
+        ("model.name=logistic with dropout, num_heads of din", "Replace the whole section: 'model={name: logistic}'."),
+    ),
     "an unknown model": (["model.name=dien"], ("model.name has to be a known one", "'dien'", "Did you mean din?")),
     "text for a number": (["training.epochs=many"], ("training.epochs", "Received: training.epochs='many'")),
     "a fraction for a count": (["data.batch_size=2.5"], ("data.batch_size", "2.5")),
