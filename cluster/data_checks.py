@@ -1,6 +1,7 @@
 """Whether the data set is what its contract says, from contract.yaml and the files' footers: no row is read."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -21,8 +22,7 @@ def check_splits(job: JobConfig, contract: Contract, histories: tuple[str, ...])
     """Every split that training or scoring opens, and the history files beside it."""
     trained = [contract.target, *(contract.sources if job.data.source_batch_size else ())]
     for domain, split in [*((name, "train") for name in trained), (contract.target, "valid"), (contract.target, "test")]:
-        name = f"{split}/{domain}"
-        yield attempt(name, lambda domain=domain, split=split: _check_split(job, contract, histories, domain, split))  # type: ignore[misc]
+        yield attempt(f"{split}/{domain}", partial(_check_split, job, contract, histories, domain, split))
 
 
 def histories_of(job: JobConfig, contract: Contract) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from cluster.checks import Check, Status, attempt
 from cluster.nodes import Node, Place
@@ -28,9 +29,9 @@ def check_cores(job: JobConfig, place: Place) -> Iterator[Check]:
     least = needs_of(job, num_training_streams(job))
     for num_workers, severity, suffix in ends(job):
         needs = replace(least, num_workers=num_workers, num_gpus=num_workers if job.scaling.use_gpu else 0)
-        yield attempt(f"CPUs{suffix}", lambda needs=needs, suffix=suffix: _check_cpus(f"CPUs{suffix}", needs, place), severity)  # type: ignore[misc]
+        yield attempt(f"CPUs{suffix}", partial(_check_cpus, f"CPUs{suffix}", needs, place, severity), severity)
         if job.scaling.use_gpu:
-            yield attempt(f"GPUs{suffix}", lambda needs=needs, suffix=suffix: _check_gpus(f"GPUs{suffix}", needs, place), severity)  # type: ignore[misc]
+            yield attempt(f"GPUs{suffix}", partial(_check_gpus, f"GPUs{suffix}", needs, place), severity)
 
 
 def check_memory(job: JobConfig, contract: Contract, place: Place, num_dense: int = 0) -> Iterator[Check]:
@@ -54,7 +55,7 @@ def check_tables(job: JobConfig, contract: Contract) -> Check:
     return Check("tables", "ok", f"{footprint.table_arithmetic}: {fullest}")
 
 
-def _check_cpus(name: str, needs: Needs, place: Place) -> Check:
+def _check_cpus(name: str, needs: Needs, place: Place, severity: Status) -> Check:
     needs.check(place.num_cpus)
     slots = sum(node.slots(needs.cpus_per_worker, False) for node in place.nodes)
     found = f"{needs.arithmetic}, and there are {place.num_cpus:g}"
@@ -62,7 +63,7 @@ def _check_cpus(name: str, needs: Needs, place: Place) -> Check:
         largest = max((node.num_cpus for node in place.nodes), default=0)
         return Check(
             name,
-            "fail",
+            severity,
             f"{found}, but on nodes of at most {largest:g} CPUs, where {slots} such workers fit",
             f"Set scaling.cpus_per_worker to at most {largest:g}, or so that it divides a node's CPUs.",
         )
@@ -79,13 +80,10 @@ def _check_gpus(name: str, needs: Needs, place: Place) -> Check:
 def _check_memory(name: str, job: JobConfig, footprint: Footprint, place: Place, severity: Status) -> Check:
     """Workers are packed onto few nodes, as Ray does; where CPUs do not suffice they are shared out evenly, as if they did."""
     use_gpu, wanted = job.scaling.use_gpu, footprint.num_workers
-    slots = [node.slots(job.scaling.cpus_per_worker, use_gpu) for node in place.nodes]
-    evenly = -(-wanted // len(place.nodes))
-    packed = [min(wanted, slot) if sum(slots) >= wanted else evenly for slot in slots]
+    slots = [min(wanted, node.slots(job.scaling.cpus_per_worker, use_gpu)) for node in place.nodes]
+    packed = slots if sum(slots) >= wanted else [-(-wanted // len(place.nodes))] * len(place.nodes)
     asked = [footprint.on_node(num, use_gpu, node.starts_ray) for num, node in zip(packed, place.nodes, strict=True)]
-    room = sum(
-        _room(node, footprint, use_gpu, slot if sum(slots) >= wanted else evenly) for node, slot in zip(place.nodes, slots, strict=True)
-    )
+    room = sum(_room(node, footprint, use_gpu, num) for num, node in zip(packed, place.nodes, strict=True))
     num, need, node = min(zip(packed, asked, place.nodes, strict=True), key=lambda row: row[2].memory - row[1])
     found = f"{_arithmetic(footprint, use_gpu, node, num)} = {size(need)}, and {node.name} has {size(node.memory)} available"
     fix = "Lower tables.dim, data.batch_size or data.window_batches, hash ids to fewer rows, or use machines with more memory."

@@ -23,7 +23,7 @@ def machine_checks(facts: Facts, needs_fbgemm: bool) -> tuple[Check, ...]:
         *(check_version(facts, name) for name in ("ray", "torch", "pyarrow")),
         check_version(facts, "torchrec", sharding, INSTALL),
         check_fbgemm(facts, sharding),
-        Check("CPUs", "ok", f"{facts.machine.num_cpus:g}"),
+        Check("machine CPUs", "ok", f"{facts.machine.num_cpus:g}"),
         check_memory(facts.machine),
         check_gpus(facts.machine),
         check_temporary(facts.temporary),
@@ -73,12 +73,14 @@ def check_memory(machine: Machine) -> Check:
     found = f"{size(machine.memory_available)} of {size(machine.memory)} available"
     least = PROCESS_BYTES + RUN_BYTES
     if machine.memory_available < least:
-        return Check("memory", "warn", f"{found}; Ray and one worker take {size(least)} before a table is made", "Free some memory.")
-    return Check("memory", "ok", found)
+        return Check(
+            "machine memory", "warn", f"{found}; Ray and one worker take {size(least)} before a table is made", "Free some memory."
+        )
+    return Check("machine memory", "ok", found)
 
 
 def check_gpus(machine: Machine) -> Check:
-    return Check("GPUs", "ok", ", ".join(f"{gpu.name} {size(gpu.memory)}" for gpu in machine.gpus) or "none")
+    return Check("machine GPUs", "ok", ", ".join(f"{gpu.name} {size(gpu.memory)}" for gpu in machine.gpus) or "none")
 
 
 def check_temporary(disk: Disk) -> Check:

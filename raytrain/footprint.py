@@ -1,6 +1,6 @@
 """What a job keeps in memory and in a checkpoint, as arithmetic on config and contract. Torch-free.
 
-Estimates are on the low side: a job whose footprint does not fit will not run, one whose footprint fits by a hair may not either.
+Tables and checkpoints are exact. What a process and a step take is an estimate: a job that fits by a hair may yet fail.
 Shapes: G rows of a global batch, R ranks, P dense parameters.
 """
 
@@ -105,7 +105,7 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
         row_bytes += length * (FLOAT_BYTES + len(history.side))
     trained = job.data.batch_size + job.data.source_batch_size
     rows_per_rank = -(-trained // num_workers)
-    embedded = sum(values.values()) + sum(events.values())
+    embedded = sum(values[feature] for config in configs for feature in config.features) + sum(events.values())
     return Footprint(
         num_workers=num_workers,
         tables=tables,
