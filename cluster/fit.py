@@ -82,8 +82,9 @@ def _check_memory(name: str, job: JobConfig, footprint: Footprint, place: Place,
     use_gpu, wanted = job.scaling.use_gpu, footprint.num_workers
     slots = [min(wanted, node.slots(job.scaling.cpus_per_worker, use_gpu)) for node in place.nodes]
     packed = slots if sum(slots) >= wanted else [-(-wanted // len(place.nodes))] * len(place.nodes)
-    asked = [footprint.on_node(num, use_gpu, node.starts_ray) for num, node in zip(packed, place.nodes, strict=True)]
-    room = sum(_room(node, footprint, use_gpu, num) for num, node in zip(packed, place.nodes, strict=True))
+    for_workers = [node.memory - footprint.a_node(node.starts_ray) for node in place.nodes]
+    room = sum(max(0, min(num, left // footprint.a_worker(use_gpu))) for num, left in zip(packed, for_workers, strict=True))
+    asked = [num * footprint.a_worker(use_gpu) + footprint.a_node(node.starts_ray) for num, node in zip(packed, place.nodes, strict=True)]
     num, need, node = min(zip(packed, asked, place.nodes, strict=True), key=lambda row: row[2].memory - row[1])
     found = f"{_arithmetic(footprint, use_gpu, node, num)} = {size(need)}, and {node.name} has {size(node.memory)} available"
     fix = "Lower tables.dim, data.batch_size or data.window_batches, hash ids to fewer rows, or use machines with more memory."
@@ -92,12 +93,6 @@ def _check_memory(name: str, job: JobConfig, footprint: Footprint, place: Place,
     if need > node.memory:
         return Check(name, "warn", found, "Raise scaling.cpus_per_worker, so that fewer workers share a node.")
     return Check(name, "ok", found)
-
-
-def _room(node: Node, footprint: Footprint, use_gpu: bool, at_most: int) -> int:
-    """Workers that fit into a node's memory."""
-    fitting = (num for num in range(at_most, 0, -1) if footprint.on_node(num, use_gpu, node.starts_ray) <= node.memory)
-    return next(fitting, 0)
 
 
 def _arithmetic(footprint: Footprint, use_gpu: bool, node: Node, num_workers: int) -> str:

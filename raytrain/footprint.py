@@ -5,6 +5,7 @@ Shapes: G rows of a global batch, R ranks, P dense parameters.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
@@ -44,7 +45,7 @@ class Footprint:
     """P; 0 where nobody has counted: torch has to build the network for that."""
     dense_state_floats: int = 0
 
-    @property
+    @cached_property
     def tables_per_rank(self) -> tuple[int, ...]:
         """[R], optimizer state included."""
         return tuple(sum(sizes) for sizes in zip(*(planned.bytes_per_rank for planned in self.tables), strict=True))
@@ -78,10 +79,13 @@ class Footprint:
         """Tables and dense network with their optimizers' state."""
         return sum(self.tables_per_rank) + FLOAT_BYTES * self.num_dense * (1 + self.dense_state_floats)
 
-    def on_node(self, num_workers: int, use_gpu: bool, starts_ray: bool) -> int:
-        """Memory of a machine that runs ``num_workers`` of the workers and a read task of every stream, object store included."""
-        workers = num_workers * (PROCESS_BYTES + (0 if use_gpu else self.model_per_rank))
-        return workers + self.window + self.store + (RUN_BYTES if starts_ray else 0)
+    def a_worker(self, use_gpu: bool) -> int:
+        """In the memory of its machine."""
+        return PROCESS_BYTES + (0 if use_gpu else self.model_per_rank)
+
+    def a_node(self, starts_ray: bool) -> int:
+        """On a machine besides its workers: a read task of every stream and the object store; Ray itself where it is started."""
+        return self.window + self.store + (RUN_BYTES if starts_ray else 0)
 
 
 def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense: int = 0) -> Footprint:

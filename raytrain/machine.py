@@ -78,7 +78,7 @@ def _num_cpus(root: Path) -> float:
     words = _text(root / "sys/fs/cgroup/cpu.max").split()
     if len(words) == 2 and words[0].isdigit():
         quota, period = int(words[0]), int(words[1])
-    if quota is None or not period or quota < period:
+    if quota is None or quota <= 0 or not period:
         return num_cpus
     return min(num_cpus, quota // period)
 

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.prepare import load_prepare_config
+from pipelines.study_plan import load_study
 from raytrain.config import JobConfig, load_config
 from raytrain.errors import ConfigError
 from tests.messages import assert_three_parts
@@ -120,6 +122,22 @@ def test_a_missing_file_a_directory_and_binary_noise_are_refused(tmp_path):
         with pytest.raises(ConfigError) as error:
             load_config(tmp_path / name)
         assert_three_parts(error.value, "A config file has to be", str(tmp_path / name))
+
+
+CONFIGS = Path(__file__).parents[1] / "pipelines"
+KINDS = {
+    "prepare to train": (load_config, "configs/prepare_movielens.yaml", "looks like a prepare config", "Run `raytrain prepare "),
+    "study to train": (load_config, "studies/movielens_baselines.yaml", "looks like a study", "Run `raytrain study "),
+    "job to prepare": (load_prepare_config, "configs/movielens_din.yaml", "looks like a job", "Run `raytrain train "),
+    "job to study": (load_study, "configs/movielens_din.yaml", "looks like a job", "Run `raytrain train "),
+}
+
+
+@pytest.mark.parametrize(("load", "file", "kind", "command"), KINDS.values(), ids=KINDS)
+def test_a_file_of_another_kind_is_sent_to_its_command(load, file, kind, command):
+    with pytest.raises(ConfigError) as error:
+        load(str(CONFIGS / file))
+    assert_three_parts(error.value, kind, command + str(CONFIGS / file))
 
 
 def test_a_job_is_frozen(config):

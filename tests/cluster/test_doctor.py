@@ -174,14 +174,29 @@ def test_a_plain_baseline_needs_neither_ray_nor_fbgemm(tmp_path: Path, dataset: 
     assert "samples and history events = at most" in checks["memory"].found
 
 
-def test_an_over_ask_is_refused_in_seconds_start_up_included(tmp_path: Path, dataset: str):
+OVER_ASK = ["scaling.num_workers=4000", "data.batch_size=4000"]
+
+
+@pytest.mark.parametrize("command", ["train", "doctor", "evaluate", "predict"])
+def test_an_over_ask_is_refused_in_seconds_start_up_included(tmp_path: Path, dataset: str, command: str):
     job = write_job(tmp_path, dataset)
-    for command, exit_code in (("train", 2), ("doctor", 2)):
-        started = time.perf_counter()
-        code = "from raytrain.cli import main; main()"
-        overrides = ["scaling.num_workers=4000", "data.batch_size=4000"]
-        done = subprocess.run([sys.executable, "-c", code, command, job, *overrides], capture_output=True, text=True, cwd=ROOT, check=False)
-        assert time.perf_counter() - started < 10
-        assert done.returncode == exit_code
-        assert "scaling.num_workers=4000 x" in " ".join((done.stdout + done.stderr).split())
+    finished = tmp_path / "finished"
+    finished.mkdir()
+    (finished / "config.yaml").write_text(Path(job).read_text())
+    (finished / "result.json").write_text("{}")
+    shutil.copy(Path(dataset) / "contract.yaml", finished)
+    arguments = {
+        "train": [job],
+        "doctor": [job],
+        "evaluate": [str(finished)],
+        "predict": [str(finished), "--output", str(tmp_path / "out")],
+    }
+    started = time.perf_counter()
+    code = "from raytrain.cli import main; main()"
+    argv = [sys.executable, "-c", code, command, *arguments[command], *OVER_ASK]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert time.perf_counter() - started < 10
+    assert done.returncode == 2
+    assert "scaling.num_workers=4000 x" in " ".join((done.stdout + done.stderr).split())
     assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "out").exists()
