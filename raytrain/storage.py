@@ -72,9 +72,11 @@ class Storage:
                 with self.filesystem.open_output_stream(self.path(name)) as file:
                     file.write(data)
         except OSError as err:
-            raise StorageError(
+            refused = StorageError(
                 f"{self.join(name)} has to be written. Received: {err}. Free space, or check the storage and your access."
-            ) from err
+            )
+            refused.errno = err.errno
+            raise refused from err
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode("utf-8"))

@@ -4,17 +4,17 @@ from typing import Any
 
 from rich.console import Console
 
-from raytrain.config import DinModel, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
 from raytrain.errors import CursorError, RunError
-from raytrain.models.registry import NEURAL_MODELS
+from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
 from raytrain.training.launch import connect, threads_per_worker
-from raytrain.training.specs import check_features, check_histories, scoring_spec, training_specs
+from raytrain.training.specs import scoring_spec, training_specs
 from raytrain.training.worker import Assignment
 
 
@@ -54,12 +54,8 @@ def score_neural(
 
 def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     """The histories the model reads, once they, its features and its tables are known to be there."""
-    model = NEURAL_MODELS[job.model.name]
-    histories = model.histories(job.model, contract)
-    check_histories(contract, histories)
-    if isinstance(job.model, DinModel):
-        check_features(contract, job.model.skip_features)
-    plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
+    histories = declared_histories(job, contract)
+    plan_tables(declared_tables(job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
     return histories
 
 

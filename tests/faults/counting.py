@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, Feature, Table, load_contract, save_contract
-from raytrain.models.baselines.counter import COUNTS
+from raytrain.models.baselines.declarations import COUNTS
 from raytrain.settings import with_overrides
 from raytrain.storage import Storage
 from tests.data.build import DomainRows, Layout, numbered_samples, write_dataset

@@ -7,41 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from raytrain.config import DinModel, JobConfig, SingleDomainModel
+from raytrain.config import DinModel, JobConfig
 from raytrain.data.batch import Batch, Sequence
 from raytrain.data.contract import Contract
-from raytrain.embeddings.tables import Embedded, TableConfig, history_feature
+from raytrain.embeddings.tables import Embedded, history_feature
 from raytrain.models.base import ModelOutput
+from raytrain.models.baselines.declarations import din_histories
+from raytrain.models.layers.feature_inputs import FeatureInputs
 from raytrain.models.layers.mlp import mlp
 from raytrain.models.layers.target_attention import TargetAttention
-
-
-def din_histories(model: DinModel, contract: Contract) -> tuple[str, ...]:
-    """As configured, else every domain with a history, or the target alone for ``single_domain``."""
-    if model.histories is not None:
-        return model.histories
-    if isinstance(model, SingleDomainModel):
-        return (contract.target,)
-    return tuple(name for name, domain in contract.domains.items() if domain.history is not None)
-
-
-def din_tables(model: DinModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
-    """One table per id space that a feature or a history uses."""
-    histories = {name: contract.domains[name].history for name in din_histories(model, contract)}
-    features = [feature for feature in contract.features if feature.name not in model.skip_features]
-    used = {feature.table for feature in features} | {history.table for history in histories.values() if history}
-    return tuple(
-        TableConfig(
-            name=name,
-            num_rows=table.num_rows,
-            dim=job.tables.dim,
-            features=tuple(feature.name for feature in features if feature.table == name),
-            histories=tuple(key for key, history in histories.items() if history and history.table == name),
-            init_std=job.tables.init_std,
-        )
-        for name, table in contract.tables.items()
-        if name in used
-    )
 
 
 class DinNetwork(nn.Module):
@@ -54,15 +28,12 @@ class DinNetwork(nn.Module):
     def __init__(self, model: DinModel, job: JobConfig, contract: Contract) -> None:
         super().__init__()
         dim = job.tables.dim
-        features = [feature for feature in contract.features if feature.name not in model.skip_features]
-        self.table_of = {feature.name: feature.table for feature in features if feature.table}
-        self.multi = {feature.name for feature in features if feature.kind == "multi"}
-        self.dense = tuple(feature.name for feature in features if feature.kind == "dense")
+        self.features = FeatureInputs(contract, model.skip_features, dim)
         self.item = contract.item
-        self.user = contract.user if contract.user in self.table_of else None
+        self.user = contract.user if contract.user in self.features.table_of else None
         self.history_table: dict[str, str] = {}
         self.attention = nn.ModuleDict()
-        num_inputs = len(self.table_of) * dim + len(self.dense) + (dim if self.user else 0)
+        num_inputs = self.features.num_inputs + (dim if self.user else 0)
         for name in din_histories(model, contract):
             history = contract.domains[name].history
             assert history is not None, name
@@ -74,11 +45,10 @@ class DinNetwork(nn.Module):
         self.head = nn.Sequential(nn.Dropout(model.input_dropout), mlp(num_inputs, model.hidden_units, 1, model.dropout))
 
     def forward(self, embedded: Embedded, batch: Batch) -> ModelOutput:
-        query = embedded[self.table_of[self.item]].of(self.item)  # [B, D]
-        inputs = [self._feature(embedded, batch, name) for name in self.table_of]
-        inputs += [batch.dense[name][:, None] for name in self.dense]
+        query = self.features.vector(embedded, batch, self.item)  # [B, D]
+        inputs = self.features(embedded, batch)
         if self.user:
-            inputs.append(query * embedded[self.table_of[self.user]].of(self.user))
+            inputs.append(query * self.features.vector(embedded, batch, self.user))
         for name, attention in self.attention.items():
             history = batch.histories[name]
             keys = embedded[self.history_table[name]].of(history_feature(name))  # [B, L, D]
@@ -89,14 +59,6 @@ class DinNetwork(nn.Module):
             row_loss=binary_cross_entropy_with_logits(logit, batch.label, reduction="none"),
             predictions={"click": torch.sigmoid(logit)},
         )
-
-    def _feature(self, embedded: Embedded, batch: Batch, name: str) -> Tensor:
-        """[B, D]; a multi-valued feature is the mean of its values."""
-        vectors = embedded[self.table_of[name]].of(name)
-        if name not in self.multi:
-            return vectors
-        present = (batch.ids[name] > 0).float()[:, :, None]
-        return (vectors * present).sum(1) / present.sum(1).clamp(min=1.0)
 
 
 def profile(history: Sequence, names: tuple[str, ...], sizes: tuple[int, ...]) -> Tensor:
