@@ -30,6 +30,8 @@ def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Prepare a data set: Parquet, contract.yaml and histories.
 
     [dim]raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens[/dim]
+
+    [dim]raytrain prepare pipelines/configs/prepare_synthetic.yaml recipe.num_rows=50_000_000 output=data/synthetic50m[/dim]
     """
     from pipelines.prepare import load_prepare_config
     from pipelines.prepare import prepare as prepare_data

@@ -36,11 +36,13 @@ TORCH_FREE = (
     "raytrain.resources",
     "raytrain.data.contract",
     "raytrain.data.manifest",
+    "raytrain.data.manifest_cache",
     "raytrain.data.fragments",
     "raytrain.data.history",
     "raytrain.data.provenance",
     "raytrain.data.quarantine",
     "raytrain.data.reader",
+    "raytrain.data.synthetic",
     "raytrain.embeddings.plan",
 )
 # Package -> the only places that import it.
