@@ -116,6 +116,8 @@ class TrainOutcome:
     stopped_early: bool = False
     train_s: float = 0.0
     wait_s: float = 0.0
+    first_step_at: float = 0.0
+    """Unix time, s, at which the first step was done: what start-up is measured to."""
 
 
 def train(
@@ -142,6 +144,8 @@ def train(
         counter.add(batch)
         window_loss, window_rows = window_loss + loss, window_rows + batch.num_rows
         outcome.num_steps = step
+        if step == 1:
+            outcome.first_step_at = time.time()
         if step % section.log_every_steps == 0 or step == schedule.num_steps:
             # The only host sync and loss reduction of the window.
             mean_loss = learner.world.sum(window_loss).item() / ((step - 1) % section.log_every_steps + 1)

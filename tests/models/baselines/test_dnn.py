@@ -1,6 +1,5 @@
 """The plain network: what reaches its MLP, what it can learn, and the same losses from sharded and local tables."""
 
-
 import pytest
 import torch
 
