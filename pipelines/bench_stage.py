@@ -47,7 +47,7 @@ def measure_ray(request: Request) -> Measured:
     return Measured(
         samples_per_s=tuple(record["samples_per_s"] for record in windows[1:]),
         data_wait_share=last["outcome"]["wait_s"] / last["outcome"]["train_s"],
-        startup_s=last["outcome"]["first_step_at"] - request.launched_at,
+        startup_s=last["first_step"]["at"] - request.launched_at,
         peak_rss_mib=tuple(last["worker"]["peak_rss_mib"]),
         table_mib=tuple(last["worker"]["table_mib"]),
         loss=windows[-1]["loss"],

@@ -44,23 +44,26 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Run directory whose result stands beside this one in report.html")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of this name from its last checkpoint")] = False,
 ) -> None:
     """Train a model, score the test split, write the run directory.
 
     [dim]raytrain train pipelines/configs/movielens_din.yaml training.epochs=2 scaling.num_workers=2[/dim]
+
+    [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first training.checkpoint_every_steps=100[/dim]
+
+    [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first --resume scaling.num_workers=2[/dim]
     """
     from raytrain.config import load_config
     from raytrain.run import read_result
     from raytrain.run import train as train_run
 
-    train_run(load_config(config, overrides or []), console, tuple(read_result(path) for path in baseline or ()))
+    train_run(load_config(config, overrides or []), console, tuple(read_result(path) for path in baseline or ()), resume)
 
 
 @app.command()
 def evaluate(run: RunPath, overrides: Overrides = None, split: Split = "test", domain: DomainName = None) -> None:
     """Score every row of a split once with a run's best checkpoint, at any number of workers.
-
-    A checkpoint is read with pickle: score runs you trust.
 
     [dim]raytrain evaluate runs/demo scaling.num_workers=2 scaling.cpus_per_worker=0.5 --split valid[/dim]
     """

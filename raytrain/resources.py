@@ -39,7 +39,11 @@ class Needs:
 
 
 def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
-    """The training streams keep reading ahead while the validation stream is read; of elastic workers the fewest have to fit."""
+    """The training streams keep reading ahead while the validation stream is read.
+
+    Of elastic workers the fewest have to fit, and their streams reserve nothing.
+    """
     scaling = job.scaling
     num_gpus = scaling.min_workers if scaling.use_gpu else 0
-    return Needs(scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, job.data.cpus_per_read_task, num_gpus)
+    cpus_per_read_task = 0.0 if scaling.elastic else job.data.cpus_per_read_task
+    return Needs(scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, cpus_per_read_task, num_gpus)

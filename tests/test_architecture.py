@@ -37,12 +37,14 @@ TORCH_FREE = (
     "raytrain.data.contract",
     "raytrain.data.manifest",
     "raytrain.data.manifest_cache",
+    "raytrain.data.cursor",
     "raytrain.data.fragments",
     "raytrain.data.history",
     "raytrain.data.provenance",
     "raytrain.data.quarantine",
     "raytrain.data.reader",
     "raytrain.data.synthetic",
+    "raytrain.data.window",
     "raytrain.embeddings.plan",
 )
 # Package -> the only places that import it.

@@ -47,9 +47,8 @@ def score_neural(
     histories = _check_model(job, contract)
     spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
     connect(needs_of(job, 0))
-    path = storage.path(f"checkpoints/{checkpoint}")
     threads = threads_per_worker(job)
-    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint_path=path, predictions_path=output)
+    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint=checkpoint, predictions_path=output)
     return _metrics(launch(assignment, storage, console))
 
 
@@ -58,8 +57,8 @@ def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     model = NEURAL_MODELS[job.model.name]
     histories = model.histories(job.model, contract)
     check_histories(contract, histories)
-    assert isinstance(job.model, DinModel | DnnModel)
-    check_features(contract, job.model.skip_features, model.queries_item)
+    if isinstance(job.model, DinModel | DnnModel):
+        check_features(contract, job.model.skip_features, model.queries_item)
     plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
     return histories
 
@@ -69,7 +68,7 @@ def _announce(streams: tuple[StreamSpec, ...], job: JobConfig, console: Console)
     for spec in streams:
         console.print(
             f"{spec.domain}: {spec.plan.num_rows:,} rows / {spec.batch_size:,} a step = {spec.plan.num_batches:,} steps an epoch; "
-            f"{spec.total_batches:,} steps on {job.scaling.num_workers} worker(s), {spec.expected_rows:,} rows in all",
+            f"{spec.total_batches:,} steps on {job.scaling.describe()} worker(s), {spec.expected_rows:,} rows in all",
             highlight=False,
         )
 
@@ -77,14 +76,13 @@ def _announce(streams: tuple[StreamSpec, ...], job: JobConfig, console: Console)
 def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...], records: Records) -> dict[str, Any]:
     outcome = _last(records, "outcome")
     worker = _last(records, "worker")
-    best = next(record for record in records if record["kind"] == "checkpoint" and record["step"] == outcome["best_step"])
     num_rows = sum(outcome["rows_trained"].values())
     return {
         "model": job.model.name,
         "dataset": contract.dataset,
         "content_hash": contract.content_hash,
         "seed": job.seed,
-        "world_size": job.scaling.num_workers,
+        "world_size": worker["world_size"],
         "rows_trained": outcome["rows_trained"],
         # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
         "rows_expected": {
@@ -96,8 +94,9 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
         "peak_rss_mib": worker["peak_rss_mib"],
         "num_steps": outcome["num_steps"],
         "best_step": outcome["best_step"],
-        "best_checkpoint": best["path"].rpartition("/")[2],
+        "best_checkpoint": outcome["best_checkpoint"],
         "stopped_early": outcome["stopped_early"],
+        "starts": outcome["starts"],
         "valid": outcome["best_metrics"],
         "test": _metrics(records),
         "model_logs": {},

@@ -1,0 +1,126 @@
+"""A driver process with one fault planted in it, its controller or one of its workers: ``python -m tests.faults.driver SPEC``.
+
+The fault kills a process with SIGKILL once, at a point its spec names; a marker file keeps it from firing again.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from raytrain.data.cursor import Cursor
+from raytrain.run import train
+from raytrain.training import commit, engine, progress
+from raytrain.training.worker import run_worker
+from tests.faults.counting import counting_job
+
+KINDS = (
+    "worker at a step",
+    "worker before its upload",
+    "worker amid its upload",
+    "worker after its upload",
+    "controller before the commit",
+    "controller after the commit",
+    "driver at a step",
+)
+
+
+class Fault:
+    """Fires at the ``at``-th time it is asked."""
+
+    def __init__(self, kind: str, at: int, marker: str) -> None:
+        self.kind, self._left, self._marker = kind, at, marker
+
+    def fire(self, kind: str) -> None:
+        if kind != self.kind:
+            return
+        self._left -= 1
+        if self._left > 0:
+            return
+        try:
+            os.close(os.open(self._marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def mortal_worker(config: dict[str, Any]) -> None:
+    """``run_worker`` of which one rank dies."""
+    from ray.train import get_context
+    from ray.train.v2._internal.execution.storage import StorageContext
+
+    spec = config["fault"]
+    if spec and get_context().get_world_rank() == spec["rank"] % get_context().get_world_size():
+        fault = Fault(spec["kind"], spec["at"], spec["marker"])
+        add, persist = Cursor.add, StorageContext.persist_current_checkpoint
+
+        def mortal_add(self: Cursor, part: Any) -> None:
+            fault.fire("worker at a step")
+            add(self, part)
+
+        def mortal_persist(self: StorageContext, checkpoint: Any, name: str) -> Any:
+            fault.fire("worker before its upload")
+            if fault.kind == "worker amid its upload":
+                first = min(Path(checkpoint.path).iterdir())
+                target = self.build_checkpoint_path_from_name(name)
+                self.storage_filesystem.create_dir(target)
+                with self.storage_filesystem.open_output_stream(f"{target}/{first.name}") as half:
+                    half.write(first.read_bytes()[: first.stat().st_size // 2])
+            fault.fire("worker amid its upload")
+            persisted = persist(self, checkpoint, name)
+            fault.fire("worker after its upload")
+            return persisted
+
+        Cursor.add, StorageContext.persist_current_checkpoint = mortal_add, mortal_persist  # type: ignore[method-assign]
+    run_worker(config)
+
+
+class MortalCommit(commit.CommitCallback):
+    """The controller's commit, in which it dies."""
+
+    spec: dict[str, Any] | None = None
+
+    def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+        if not hasattr(self, "fault") and self.spec:
+            self.fault = Fault(self.spec["kind"], self.spec["at"], self.spec["marker"])
+        if self.spec:
+            self.fault.fire("controller before the commit")
+        super().after_report(run_context, metrics, checkpoint)
+        if self.spec:
+            self.fault.fire("controller after the commit")
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    fault = spec["fault"]
+    if fault:
+        trainer, drain = engine.TorchTrainer, progress.Progress._drain
+
+        def mortal_trainer(fn: Any, train_loop_config: dict[str, Any], **rest: Any) -> Any:
+            return trainer(mortal_worker, train_loop_config=train_loop_config | {"fault": fault}, **rest)
+
+        def mortal_commit(*args: Any) -> MortalCommit:
+            callback = MortalCommit(*args)
+            callback.spec = fault
+            return callback
+
+        def mortal_drain(self: progress.Progress) -> None:
+            drain(self)
+            if fault["kind"] == "driver at a step" and max((record.get("step", 0) for record in self.records), default=0) >= fault["at"]:
+                Fault(fault["kind"], 1, fault["marker"]).fire(fault["kind"])
+
+        engine.TorchTrainer, engine.CommitCallback, progress.Progress._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
+    progress.POLL_INTERVAL_S = 0.1
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    job = counting_job(spec["data"], spec["runs"], *spec["overrides"])
+    train(job, Console(soft_wrap=True), resume=spec["resume"])
+
+
+if __name__ == "__main__":
+    main()
