@@ -5,6 +5,7 @@ batches come differs.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,8 @@ from raytrain.training.specs import training_specs
 from raytrain.training.timed_stream import TimedStream
 from raytrain.training.torch_setup import set_up_torch
 
+RAY_NICENESS = 15
+"""Of Ray's workers by default."""
 MAX_HELD_BYTES = 4 << 30
 """Memory for the batches of the stage "compute"; past it they are trained on in turn."""
 
@@ -62,6 +65,8 @@ def measure_here(request: Request) -> Measured:
     window, join, collate, train, one after the other.
     """
     job, window = request.job, request.window_steps
+    # Whatever else runs on the machine then takes as much from this stage as from one through Ray.
+    os.nice(RAY_NICENESS)
     set_up_torch(request.num_threads, job.training.deterministic)
     contract = load_contract(job.data.path)
     learner = build_learner(job, contract, World.alone())
