@@ -96,6 +96,7 @@ def train(
     """
     outcome, waiting, section = state.outcome, TimedStream(stream), job.training
     before_s, waited_s = outcome.train_s, outcome.wait_s
+    first_step = outcome.num_steps + 1
     window = _LogWindow()
     learner.network.train()
     for batch in waiting if not state.stopping.is_over() else ():
@@ -103,6 +104,9 @@ def train(
         state.add(batch)
         window.add(loss, batch.num_rows)
         step = outcome.num_steps
+        if step == first_step:
+            # Unix time, s: start-up is measured to here.
+            session.log({"kind": "first_step", "step": step, "at": time.time()})
         if step % section.log_every_steps == 0 or step == schedule.num_steps:
             session.log(
                 {

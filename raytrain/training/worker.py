@@ -19,9 +19,10 @@ from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, newest
 from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train
 from raytrain.training.parallel import World
 from raytrain.training.predictions import PredictionWriter
-from raytrain.training.process import peak_rss_mib, quieten
+from raytrain.training.process import peak_rss_mib
 from raytrain.training.session import RaySession
 from raytrain.training.state import STATE_FILE, RunState
+from raytrain.training.torch_setup import set_up_torch
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,8 @@ class Assignment:
 def run_worker(config: dict[str, Any]) -> None:
     """The function Ray Train calls on every rank; ``assignment`` and the handle of the ``mailbox`` actor."""
     assignment: Assignment = config["assignment"]
-    quieten()
-    torch.set_num_threads(assignment.threads)
     job = assignment.job
-    torch.use_deterministic_algorithms(job.training.deterministic)
-    # Filling every new tensor with NaN is for finding bugs, and costs a pass over memory per operation.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    set_up_torch(assignment.threads, job.training.deterministic)
     world = World.current(get_device() if job.scaling.use_gpu else None)
     session = RaySession(job, config["mailbox"], world)
     learner = build_learner(job, assignment.test[0].contract if assignment.test else assignment.train[0].contract, world)
@@ -65,8 +62,10 @@ def run_worker(config: dict[str, Any]) -> None:
         if writer:
             writer.flush()
         session.log({"kind": "test", "domain": spec.domain, "split": spec.split, **metrics})
-    rss = world.sum(one_hot(torch.tensor(world.rank, device=world.device), world.size) * peak_rss_mib()).tolist()
-    session.log({"kind": "worker", "world_size": world.size, "peak_rss_mib": rss, "table_mib": learner.tables.num_bytes() / 2**20})
+    mine = one_hot(torch.tensor(world.rank, device=world.device), world.size)
+    rss, table_bytes = (world.sum(mine * value).tolist() for value in (peak_rss_mib(), learner.tables.num_bytes()))
+    table_mib = [size / 2**20 for size in table_bytes]
+    session.log({"kind": "worker", "world_size": world.size, "peak_rss_mib": rss, "table_mib": table_mib})
 
 
 def _train(assignment: Assignment, learner: Learner, session: RaySession, storage: Storage) -> str:
