@@ -36,11 +36,11 @@ class MemoryLog(threading.Thread):
         super().__init__(daemon=True)
         self.samples: list[tuple[float, int, float]] = []
         self.num_rows = 0
-        self._started = time.monotonic()
+        self._zero_s = time.monotonic()
 
     def run(self) -> None:
         while True:
-            self.samples.append((time.monotonic() - self._started, self.num_rows, total_pss_mib()))
+            self.samples.append((time.monotonic() - self._zero_s, self.num_rows, total_pss_mib()))
             time.sleep(SAMPLE_S)
 
 
