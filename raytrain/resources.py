@@ -3,7 +3,6 @@
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from raytrain.config import JobConfig
 from raytrain.errors import ResourceError
@@ -81,16 +80,12 @@ def num_training_streams(job: JobConfig) -> int:
 
 
 def cluster_address() -> str | None:
-    """Address of the cluster that ``ray.init`` would join, by Ray's own rule: RAY_ADDRESS, else the one `ray start` made here.
+    """RAY_ADDRESS, which is set inside a Ray job too; null: a run starts a Ray of its own on this machine.
 
-    null: a run would start a Ray of its own on this machine. Inside a Ray job RAY_ADDRESS is set.
+    Ray itself would also join the last cluster that was started here, by a file that outlives a crashed one: it then waits
+    for minutes. RAY_ADDRESS=auto asks for that cluster.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        return os.environ["RAY_ADDRESS"]
-    directory = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
-    # `ray stop` takes it away.
-    started_here = Path(directory) / "ray/ray_current_cluster"
-    return started_here.read_text(encoding="utf-8").strip() or None if started_here.exists() else None
+    return os.environ.get("RAY_ADDRESS") or None
 
 
 def is_alone() -> bool:

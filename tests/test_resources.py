@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -68,13 +67,9 @@ def test_advice_that_is_followed_is_enough(num_workers, cpus_per_worker, num_str
         assert "data.cpus_per_read_task" in advice
 
 
-def test_a_cluster_is_found_where_ray_would_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+def test_a_cluster_is_joined_only_when_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "")
     assert cluster_address() is None
-    (tmp_path / "ray").mkdir()
-    (tmp_path / "ray/ray_current_cluster").write_text("10.0.0.1:6379\n")
-    assert cluster_address() == "10.0.0.1:6379"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert cluster_address() == "10.0.0.2:6379"
     assert not is_alone()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import ray
 import ray.data
 
+from raytrain.resources import cluster_address
+
 _QUIET = ("ray", "ray.data")
 
 
@@ -20,7 +22,14 @@ def ray_session(num_cpus: int | None) -> Iterator[float]:
     bars = context.enable_progress_bars
     try:
         if started:
-            ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            local = cluster_address() is None
+            ray.init(
+                address="local" if local else None,
+                num_cpus=num_cpus if local else None,
+                include_dashboard=False if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
         context.enable_progress_bars = False
