@@ -84,7 +84,7 @@ def main(output: str) -> None:
 
     import ray
 
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address=cluster_address(), log_to_driver=False, logging_level=logging.ERROR)
     nodes = []
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         offered = node["Resources"]

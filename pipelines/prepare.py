@@ -12,13 +12,17 @@ from pydantic import Field, PositiveInt
 
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.parquet import ParquetRecipe
+from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
 from raytrain.data.prepare.write import Layout
+from raytrain.data.synthetic import generate
 from raytrain.settings import Section, parse_yaml, with_overrides
 
-RecipeSection = Annotated[MovieLensRecipe | ParquetRecipe, Field(discriminator="name")]
+RecipeSection = Annotated[MovieLensRecipe | ParquetRecipe | SyntheticRecipe, Field(discriminator="name")]
+
+NUM_BUCKETS = 8
 
 
 class PrepareConfig(Section):
@@ -26,15 +30,17 @@ class PrepareConfig(Section):
 
     recipe: RecipeSection
     output: str
-    """Directory of the prepared data set, on any file system: new, empty, or an earlier prepared one, which is replaced."""
-    num_buckets: PositiveInt = 8
-    """Files that each domain's split is divided into by user. One bucket of a domain has to fit into a task's memory."""
+    """Directory of the prepared data set, on any file system: new, empty, or an earlier prepared one, which is replaced (by
+    synthetic rows it is not)."""
+    num_buckets: PositiveInt | None = None
+    """Files that each domain's split is divided into by user. One bucket of a domain has to fit into a task's memory; synthetic
+    rows are streamed. null takes 8, and for synthetic rows more where a file would pass 1,000,000 of them."""
     row_group_rows: PositiveInt = 8192
     """Samples in a row group, the unit of reading and of shuffling."""
     row_group_events: PositiveInt = 65536
     """History events in a row group (whole users, at least one)."""
     num_cpus: PositiveInt | None = None
-    """Of the local Ray; null takes the machine's. Without effect where a Ray runs already."""
+    """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic rows need no Ray: threads."""
 
 
 def load_prepare_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> PrepareConfig:
@@ -52,9 +58,12 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
     """Runs the recipe and prepares its events; ``say`` gets one line per finished step.
 
     Raises:
-        DataError: the source or the output directory cannot be used; see ``prepare_events``.
+        DataError: the source or the output directory cannot be used; see ``prepare_events`` and ``generate``.
     """
+    if isinstance(config.recipe, SyntheticRecipe):
+        layout = (config.num_buckets, config.row_group_rows, config.row_group_events)
+        return generate(config.recipe, config.output, say, *layout, num_threads=config.num_cpus)
     if config.recipe.notice is not None:
         say(config.recipe.notice)
-    options = PrepareOptions(config.num_buckets, Layout(config.row_group_rows, config.row_group_events), config.num_cpus)
+    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, Layout(config.row_group_rows, config.row_group_events), config.num_cpus)
     return prepare_events(config.recipe.stage, config.output, options, say)

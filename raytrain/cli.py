@@ -30,6 +30,8 @@ def prepare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Prepare a data set: Parquet, contract.yaml and histories.
 
     [dim]raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens[/dim]
+
+    [dim]raytrain prepare pipelines/configs/prepare_synthetic.yaml recipe.num_rows=50_000_000 output=data/synthetic50m[/dim]
     """
     from pipelines.prepare import load_prepare_config
     from pipelines.prepare import prepare as prepare_data
@@ -42,23 +44,26 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Run directory whose result stands beside this one in report.html")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of this name from its last checkpoint")] = False,
 ) -> None:
     """Train a model, score the test split, write the run directory.
 
     [dim]raytrain train pipelines/configs/movielens_din.yaml training.epochs=2 scaling.num_workers=2[/dim]
+
+    [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first training.checkpoint_every_steps=100[/dim]
+
+    [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first --resume scaling.num_workers=2[/dim]
     """
     from raytrain.config import load_config
     from raytrain.run import read_result
     from raytrain.run import train as train_run
 
-    train_run(load_config(config, overrides or []), console, tuple(read_result(path) for path in baseline or ()))
+    train_run(load_config(config, overrides or []), console, tuple(read_result(path) for path in baseline or ()), resume)
 
 
 @app.command()
 def evaluate(run: RunPath, overrides: Overrides = None, split: Split = "test", domain: DomainName = None) -> None:
     """Score every row of a split once with a run's best checkpoint, at any number of workers.
-
-    A checkpoint is read with pickle: score runs you trust.
 
     [dim]raytrain evaluate runs/demo scaling.num_workers=2 scaling.cpus_per_worker=0.5 --split valid[/dim]
     """
@@ -109,24 +114,25 @@ def study(
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads; every core when left out")] = None,
+    stages: Annotated[str, typer.Option(help="compute, parquet, and rayN for N workers")] = "compute,parquet,ray1,ray2",
+    table_rows: Annotated[str, typer.Option(help="Total table rows to sweep over, e.g. 10000,10000000; generated data only")] = "",
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads of a worker, in every stage")] = 1,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Times every stage is measured, in turn; 3, or 2 with --quick")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Training time of a stage in a round; 12, or 5 with --quick")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Measured steps of a stage, instead of seconds")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer, shorter rounds")] = False,
+    output: Annotated[str, typer.Option(help="New directory for bench.json, bench.md and bench.png")] = "",
 ) -> None:
-    """Time training steps alone, on batches made in memory with full-length histories.
+    """Measure one net in memory, from a plain Parquet loop, and through Ray with 1 and 2 workers.
 
-    [dim]raytrain bench pipelines/configs/movielens_din.yaml data.history_length=200 --threads 2[/dim]
+    [dim]raytrain bench pipelines/configs/bench_din.yaml --table-rows 10000,100000,1000000,10000000[/dim]
     """
-    from pipelines.bench import bench_compute, default_threads
-    from raytrain.config import load_config
+    from pipelines.bench import QUICK, BenchOptions, run_bench
 
-    job = load_config(config, overrides or [])
-    num_threads = threads or default_threads()
-    rates = bench_compute(job, num_threads)
-    console.print(
-        f"{job.model.name}: {rates.median:,.0f} samples/s, compute only (median of {len(rates.samples_per_s)} rounds, "
-        f"{min(rates.samples_per_s):,.0f} to {max(rates.samples_per_s):,.0f}); batch {job.data.batch_size:,}, "
-        f"history {job.data.history_length:,}, {num_threads} thread(s)",
-        highlight=False,
-    )
+    plain = QUICK if quick else BenchOptions()
+    options = BenchOptions(stages, table_rows, threads, rounds or plain.num_rounds, seconds or plain.seconds, steps, output)
+    if run_bench(config, overrides or [], options, console)["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from raytrain.errors import ConfigError
 from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
+CONFIG_FILE = "config.yaml"
 KINDS = {
     "model": ("a job", "raytrain train"),
     "recipe": ("a prepare config", "raytrain prepare"),
@@ -150,6 +151,9 @@ class ScalingSection(Section):
     def elastic(self) -> bool:
         return isinstance(self.num_workers, WorkerRange)
 
+    def describe(self) -> str:
+        return f"{self.min_workers} to {self.max_workers}" if self.elastic else str(self.max_workers)
+
 
 class DinModel(Section):
     """Deep Interest Network over one or both domains' histories (Zhou et al., KDD 2018); defaults are our choice."""
@@ -224,8 +228,16 @@ class LightGbmModel(Section):
     max_memory_mib: PositiveInt = 16384
 
 
+class CounterModel(Section):
+    """Counts how often each row is trained: the exactly-once proof on your data and your cluster."""
+
+    name: Literal["counter"] = "counter"
+    feature: str = "row_id"
+    """An id feature that is unique to each sample."""
+
+
 ModelSection = Annotated[
-    DinModel | SingleDomainModel | DnnModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")
+    DinModel | SingleDomainModel | DnnModel | CounterModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")
 ]
 
 

@@ -4,6 +4,9 @@ RaytrainError
  |- ConfigError      the YAML or an override
  |- ContractError    contract.yaml, or Parquet files that break it
  |- DataError        rows: unreadable, or more of them bad than allowed
+ |- StreamError      a stream or its storage failed under way; a restart may help
+ |- StorageError     a write that a file system refused; an OSError too
+ |- CursorError      rows counted twice, or a cursor of other data
  |- ResourceError    more CPUs or memory asked for than there are
  |- TablesError      embedding tables and their backend
  |- RunError         a run directory: taken, missing, or not finished
@@ -12,6 +15,9 @@ RaytrainError
 
 class RaytrainError(ValueError):
     """Base of every error that is the user's to fix; the command line prints it without a traceback."""
+
+    retryable = False
+    """Whether a restart from the last checkpoint may help."""
 
 
 class ConfigError(RaytrainError):
@@ -24,6 +30,22 @@ class ContractError(RaytrainError):
 
 class DataError(RaytrainError):
     """Rows could not be read, or too large a share of them was quarantined."""
+
+
+class StreamError(RaytrainError):
+    """A stream ended early, or its storage could not be reached."""
+
+    retryable = True
+
+
+class StorageError(RaytrainError, OSError):
+    """A file system refused a write: full, read-only or gone."""
+
+    retryable = True
+
+
+class CursorError(RaytrainError):
+    """A row was trained twice, or a cursor does not fit the data."""
 
 
 class ResourceError(RaytrainError):

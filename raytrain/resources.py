@@ -68,10 +68,14 @@ LEAST_CPUS_PER_WORKER = 0.05
 
 
 def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
-    """The training streams keep reading ahead while the validation stream is read; of elastic workers the fewest have to fit."""
+    """The training streams keep reading ahead while the validation stream is read.
+
+    Of elastic workers the fewest have to fit, and their streams reserve nothing.
+    """
     scaling = job.scaling
     num_gpus = scaling.min_workers if scaling.use_gpu else 0
-    return Needs(scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, job.data.cpus_per_read_task, num_gpus)
+    cpus_per_read_task = 0.0 if scaling.elastic else job.data.cpus_per_read_task
+    return Needs(scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, cpus_per_read_task, num_gpus)
 
 
 def num_training_streams(job: JobConfig) -> int:
@@ -80,10 +84,9 @@ def num_training_streams(job: JobConfig) -> int:
 
 
 def cluster_address() -> str | None:
-    """RAY_ADDRESS, which is set inside a Ray job too; null: a run starts a Ray of its own on this machine.
+    """Address of the cluster that a run joins: RAY_ADDRESS ("auto" for one that was started on this machine).
 
-    Ray itself would also join the last cluster that was started here, by a file that outlives a crashed one: it then waits
-    for minutes. RAY_ADDRESS=auto asks for that cluster.
+    null: a run starts a Ray of its own on this machine, whoever else has started one there. Inside a Ray job RAY_ADDRESS is set.
     """
     return os.environ.get("RAY_ADDRESS") or None
 

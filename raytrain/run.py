@@ -16,16 +16,29 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from raytrain.config import JobConfig
+from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
 from raytrain.errors import ConfigError, RunError
 from raytrain.footprint import refuse_over_ask
 from raytrain.models.declared import DECLARED
-from raytrain.settings import parse_yaml, with_overrides
+from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
-CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
+RESULT_FILE = "result.json"
 SCORING_KEYS = ("data.path=", "data.batch_size=", "data.max_quarantine_share=", "data.cpus_per_read_task=", "scaling.")
+# What may differ when a run goes on: where it runs and how it is watched, nothing that its figures depend on.
+RESUME_KEYS = (
+    "run",
+    "scaling",
+    "data.path",
+    "data.prefetch_batches",
+    "data.cpus_per_read_task",
+    "data.max_quarantine_share",
+    "training.checkpoint_every_steps",
+    "training.checkpoint_upload",
+    "training.keep_checkpoints",
+    "training.log_every_steps",
+)
 Result = dict[str, Any]
 
 
@@ -38,17 +51,22 @@ class Run:
     contract: Contract
 
 
-def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = ()) -> Result:
+def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), resume: bool = False) -> Result:
     """Trains, scores the test split with the best checkpoint, and writes the run directory.
 
     Args:
         baselines: results of other runs to stand beside this one in report.html.
+        resume: goes on with the run of that name from its last checkpoint, at any number of workers; a finished run is
+            left as it is.
 
     Raises:
         RaytrainError: the config, data set, cluster or run name is not right; nothing has been started then.
     """
     started = time.perf_counter()
-    run = _name(job)
+    run = _reopen(job) if resume else _name(job)
+    if resume and run.storage.exists(RESULT_FILE):
+        console.print(f"run {run.storage.uri} is finished", highlight=False)
+        return read_result(run.storage.uri)
     if job.model.name in DECLARED:
         refuse_over_ask(run.job, run.contract)
         # Torch, TorchRec and Ray take seconds to load: what can be refused without them has been.
@@ -156,16 +174,52 @@ def _name(job: JobConfig) -> Run:
     Raises:
         RunError: the name is taken.
     """
-    name = job.run.name or f"{job.model.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = _at(job, job.run.name or f"{job.model.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+    if run.storage.exists(CONFIG_FILE):
+        raise RunError(
+            f"A run name is used once. Received: run.name={run.job.run.name}, and {run.storage.join(CONFIG_FILE)} exists. "
+            "Choose another name, leave it out to get a fresh one, add --resume to go on with that run, or delete its directory."
+        )
+    return run
+
+
+def _reopen(job: JobConfig) -> Run:
+    """A run that was begun with this config.
+
+    Raises:
+        RunError: there is none, or it was begun with another config.
+    """
+    if job.run.name is None:
+        raise RunError("--resume needs the run's name. Received: run.name=null. Set run.name.")
+    run = _at(job, job.run.name)
+    if not run.storage.exists(CONFIG_FILE):
+        raise RunError(
+            f"--resume needs a run that was begun. Received: {run.storage.uri}, without {CONFIG_FILE}. "
+            "Check run.name and run.storage_path, or leave --resume out to begin it."
+        )
+    if load_contract(run.storage.uri) != run.contract:
+        raise RunError(
+            f"A run goes on with the data it was begun with. Received: data.path={run.job.data.path}, whose {CONTRACT_FILE} differs "
+            f"from that of {run.storage.uri}. Restore the data set, or start a new run."
+        )
+    begun, asked = (
+        flat_keys(values) for values in (parse_yaml(run.storage.read_text(CONFIG_FILE), CONFIG_FILE), job.model_dump(mode="json"))
+    )
+    changed = [key for key in {**begun, **asked} if begun.get(key) != asked.get(key) and not _may_change(key)]
+    if changed:
+        listed = ", ".join(f"{key}={asked.get(key)} (begun with {begun.get(key)})" for key in sorted(changed))
+        raise RunError(f"A run goes on as it was begun. Received: {listed}. Set these back, or start a new run.")
+    return run
+
+
+def _may_change(key: str) -> bool:
+    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in RESUME_KEYS)
+
+
+def _at(job: JobConfig, name: str) -> Run:
     data = job.data.model_copy(update={"path": Storage(job.data.path).uri})
     job = job.model_copy(update={"run": job.run.model_copy(update={"name": name}), "data": data})
-    storage = Storage(Storage(job.run.storage_path).join(name))
-    if storage.exists(CONFIG_FILE):
-        raise RunError(
-            f"A run name is used once. Received: run.name={name}, and {storage.join(CONFIG_FILE)} exists. "
-            "Choose another name, leave it out to get a fresh one, or delete that directory."
-        )
-    return Run(storage, job, load_contract(job.data.path))
+    return Run(Storage(Storage(job.run.storage_path).join(name)), job, load_contract(job.data.path))
 
 
 def _create(run: Run, console: Console) -> None:

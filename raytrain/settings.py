@@ -50,6 +50,14 @@ def parse_yaml(text: str, origin: str) -> dict[str, Any]:
     return values
 
 
+def flat_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}: what two configs are compared by."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flat_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Returns a copy of ``values`` with every ``a.b.c=value`` set; intermediate sections are made.
 

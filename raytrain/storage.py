@@ -6,11 +6,12 @@ environment variables; credentials never enter a config.
 
 import os
 import posixpath
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
-from raytrain.errors import ConfigError
+from raytrain.errors import ConfigError, StorageError
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -57,21 +58,33 @@ class Storage:
         return self.read_bytes(name).decode("utf-8")
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Writes under another name and moves it, so that a reader never sees half a file."""
-        path = self.path(name)
-        self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
-        if isinstance(self.filesystem, fs.LocalFileSystem):
-            partial = f"{path}.partial-{os.getpid()}"
-            with self.filesystem.open_output_stream(partial) as file:
-                file.write(data)
-            self.filesystem.move(partial, path)
-        else:
-            # Object stores show an object only once its upload is complete.
-            with self.filesystem.open_output_stream(path) as file:
-                file.write(data)
+        """Replaces a file whole: a reader sees the old one or the new one, never half of one.
+
+        Raises:
+            StorageError: the file system is full, read-only or gone; an old file is as it was.
+        """
+        try:
+            self.filesystem.create_dir(posixpath.dirname(self.path(name)), recursive=True)
+            if isinstance(self.filesystem, fs.LocalFileSystem):
+                _replace(Path(self.path(name)), data)
+            else:
+                # Object stores show an object only once its upload is complete.
+                with self.filesystem.open_output_stream(self.path(name)) as file:
+                    file.write(data)
+        except OSError as err:
+            refused = StorageError(
+                f"{self.join(name)} has to be written. Received: {err}. Free space, or check the storage and your access."
+            )
+            refused.errno = err.errno
+            raise refused from err
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode("utf-8"))
+
+    def delete_dir(self, name: str) -> None:
+        """Deletes a directory and what is in it, if it is there."""
+        if self.filesystem.get_file_info(self.path(name)).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(name))
 
     def exists(self, name: str = "") -> bool:
         return bool(self.filesystem.get_file_info(self.path(name)).type != fs.FileType.NotFound)
@@ -81,11 +94,31 @@ class Storage:
         selector = fs.FileSelector(self.root, allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
+    def list_dirs(self, name: str = "") -> list[str]:
+        """Names of the directories directly below ``name``, sorted; empty when it is missing."""
+        selector = fs.FileSelector(self.path(name), allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(posixpath.join(name, info.base_name) for info in found if info.type == fs.FileType.Directory)
+
     def list_files(self, name: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly below ``name``, sorted; empty when the directory is missing."""
         selector = fs.FileSelector(self.path(name), allow_not_found=True)
         found = (posixpath.join(name, info.base_name) for info in self.filesystem.get_file_info(selector) if info.is_file)
         return sorted(file for file in found if file.endswith(suffix))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            # A machine that loses power must not keep the new name and lose the bytes.
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _with_endpoint(uri: str) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# How often Ray Train looks at its workers: a tiny run is over before the 2 s of its default.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
 # Two threads on two cores wait for each other whenever anything else runs: ten times slower under load.
 torch.set_num_threads(1)
 

@@ -67,8 +67,8 @@ def test_advice_that_is_followed_is_enough(num_workers, cpus_per_worker, num_str
         assert "data.cpus_per_read_task" in advice
 
 
-def test_a_cluster_is_joined_only_when_it_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("RAY_ADDRESS", "")
+def test_a_cluster_is_joined_only_by_its_address(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert cluster_address() is None
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert cluster_address() == "10.0.0.2:6379"

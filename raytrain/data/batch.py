@@ -48,6 +48,8 @@ class Batch:
     domain: Tensor
     """int64 [B]"""
     provenance: tuple[Provenance, ...] = ()
+    total_weight: Tensor | None = None
+    """float32 scalar, the weight of the global batch; set by the training step"""
 
     @property
     def num_rows(self) -> int:

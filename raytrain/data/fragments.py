@@ -1,4 +1,4 @@
-"""FragmentPlan: which rows a step reads, as pure arithmetic.
+"""FragmentPlan: which rows a step reads, as pure arithmetic. Torch-free.
 
 A *fragment* is one row group of one Parquet file. An epoch is a seeded order of all fragments, laid end to end; *window*
 w is the rows [w*W, (w+1)*W) of that line and is read, joined and shuffled by one task; *global batch* k is the k-th run
@@ -6,44 +6,16 @@ of G rows after the shuffle, W being a multiple of G. So the rows of global batc
 not on the number of ranks, tasks or machines. Our choice; the idea of order as arithmetic follows mosaicml/streaming.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from raytrain.data.cursor import TrainedRows, trained_mask
 from raytrain.data.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class FragmentSlice:
-    """Rows [start, stop) of one fragment."""
-
-    fragment: int
-    file: str
-    row_group: int
-    start: int
-    stop: int
-
-    @property
-    def num_rows(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Window:
-    """What one read task reads and shuffles together."""
-
-    epoch: int
-    index: int
-    slices: tuple[FragmentSlice, ...]
-    num_served: int
-    """Rows that leave it, after the shuffle: all of them, unless the stream ends inside the window."""
-
-    @property
-    def num_rows(self) -> int:
-        return sum(part.num_rows for part in self.slices)
+from raytrain.data.window import Ints, Window, generator
 
 
 @dataclass(frozen=True)
@@ -69,10 +41,6 @@ class FragmentPlan:
         return -(-self.num_rows // self.batch_size)
 
     @property
-    def num_windows(self) -> int:
-        return -(-self.num_rows // self.window_rows)
-
-    @property
     def window_rows(self) -> int:
         return self.batch_size * self.window_batches
 
@@ -86,50 +54,139 @@ class FragmentPlan:
         group_of_file = draw.permutation(len(self.manifest.files)) // self.files_per_window
         return np.lexsort((draw.random(num_fragments), group_of_file[self.manifest.file_index]))
 
-    def windows(self, epoch: int, num_batches: int | None = None) -> Iterator[Window]:
-        """The windows of an epoch in order, up to the one that holds global batch ``num_batches - 1``.
-
-        That last one is read and shuffled whole, so that its batches are those of a longer stream.
-        """
-        order = self.order(epoch)
-        ends = np.cumsum(self.manifest.num_rows[order])
-        limit = self.num_rows if num_batches is None else min(self.num_rows, num_batches * self.batch_size)
-        for index in range(-(-limit // self.window_rows)):
-            first, last = index * self.window_rows, min((index + 1) * self.window_rows, self.num_rows)
-            num_served = min(last, limit) - first
-            position = int(np.searchsorted(ends, first, side="right"))
-            slices = []
-            while first < last:
-                fragment = int(order[position])
-                begin = int(ends[position]) - int(self.manifest.num_rows[fragment])
-                stop = min(last, int(ends[position]))
-                slices.append(self._slice(fragment, first - begin, stop - begin))
-                first, position = stop, position + 1
-            yield Window(epoch, index, tuple(slices), num_served)
-
     def num_rows_in(self, num_batches: int) -> int:
         """Rows of the first ``num_batches`` global batches, epochs following one another."""
         epochs, rest = divmod(num_batches, self.num_batches)
         return epochs * self.num_rows + min(rest * self.batch_size, self.num_rows)
 
-    def _slice(self, fragment: int, start: int, stop: int) -> FragmentSlice:
-        file = self.manifest.files[self.manifest.file_index[fragment]]
-        return FragmentSlice(fragment, file, int(self.manifest.row_group[fragment]), start, stop)
+    def windows(self, epoch: int, num_batches: int | None = None) -> Iterator[Window]:
+        """The windows of an epoch in order, up to the one that holds global batch ``num_batches - 1``.
+
+        That last one is read and shuffled whole, so that its batches are those of a longer stream.
+        """
+        return self.remaining({}, (epoch,), num_batches).windows()
+
+    def remaining(
+        self, trained: Mapping[int, TrainedRows] | None = None, epochs: Iterable[int] = (0,), num_batches: int | None = None
+    ) -> "Remaining":
+        """What is left of a stream of ``epochs`` after the rows that a cursor holds.
+
+        Args:
+            trained: epoch -> rows, as ``Cursor.of`` gives them; none or empty for a stream from its beginning.
+            num_batches: global batches after which the stream ends, counted from its beginning over all epochs.
+        """
+        parts, left = [], num_batches
+        for epoch in epochs:
+            if left == 0:
+                break
+            limit = self.num_rows if left is None else min(self.num_rows, left * self.batch_size)
+            parts.append(self._rest_of(epoch, limit, (trained or {}).get(epoch)))
+            left = None if left is None else left - min(left, self.num_batches)
+        return Remaining(self, tuple(parts))
+
+    def _rest_of(self, epoch: int, limit: int, trained: TrainedRows | None) -> "EpochRest":
+        num_windows = -(-limit // self.window_rows)
+        served = np.full(num_windows, self.window_rows, dtype=np.int64)
+        if num_windows:
+            served[-1] = limit - (num_windows - 1) * self.window_rows
+        if trained is None:
+            return EpochRest(epoch, limit, np.arange(num_windows), served, {})
+        line = self._line(epoch)
+        first, last = line.slices_of(np.arange(num_windows), self.window_rows)
+        complete = np.zeros(len(line.order), dtype=bool)
+        complete[np.frombuffer(trained.complete.to_array(), dtype=np.uint32)] = True
+        touched = complete.copy()
+        touched[list(trained.open)] = True
+        num_complete, num_touched = (_counts(mask[line.order], first, last) for mask in (complete, touched))
+        masks = {}
+        served[num_complete == last - first + 1] = 0
+        # Windows with some rows trained and some not: as many as were open at the checkpoint, and their neighbours.
+        for index in np.flatnonzero((num_touched > 0) & (served > 0)).tolist():
+            window = self._window(line, epoch, index, int(served[index]))
+            mask = trained_mask(trained, window.fragments, window.starts, window.stops)
+            if mask.any():
+                masks[index] = np.packbits(mask)
+                served[index] = len(replace(window, trained=masks[index]).left(self.shuffle, self.seed))
+        return EpochRest(epoch, limit, np.flatnonzero(served), served[served > 0], masks)
+
+    def _line(self, epoch: int) -> "_Line":
+        order = self.order(epoch)
+        return _Line(order, np.cumsum(self.manifest.num_rows[order]))
+
+    def _window(self, line: "_Line", epoch: int, index: int, num_served: int) -> Window:
+        first, last = (int(bound[0]) for bound in line.slices_of(np.array([index]), self.window_rows))
+        fragments = line.order[first : last + 1]
+        ends, num_rows = line.ends[first : last + 1], self.manifest.num_rows[fragments]
+        begins, start = ends - num_rows, index * self.window_rows
+        return Window(
+            epoch=epoch,
+            index=index,
+            fragments=fragments.astype(np.int32),
+            files=tuple(self.manifest.files[file] for file in self.manifest.file_index[fragments]),
+            row_groups=self.manifest.row_group[fragments],
+            starts=np.maximum(start - begins, 0),
+            stops=np.minimum(start + self.window_rows, ends) - begins,
+            num_served=num_served,
+        )
 
 
-def generator(*key: int) -> np.random.Generator:
-    """A generator that is a pure function of its key, for example (seed, epoch, window)."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+@dataclass(frozen=True, eq=False)
+class EpochRest:
+    """The windows of an epoch that still have rows to serve."""
+
+    epoch: int
+    limit: int
+    """Rows of the epoch that belong to the stream."""
+    index: Ints
+    """[number of windows], ascending"""
+    num_left: Ints
+    """[number of windows], rows"""
+    masks: dict[int, npt.NDArray[np.uint8]]
+    """index -> packed bits of the rows that are trained"""
 
 
-def micro_batches(num_rows: int, batch_size: int, world_size: int, order: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Deals a window's rows to ranks: for each global batch, one int64 [ceil(G / R)] array a rank, -1 where padded.
+@dataclass(frozen=True, eq=False)
+class Remaining:
+    """A stream's windows in order, and how much they serve."""
 
-    Rank r takes every R-th row, so a short last batch still gives each rank its share.
-    """
-    per_rank = -(-batch_size // world_size)
-    for first in range(0, num_rows, batch_size):
-        batch = order[first : first + batch_size]
-        for rank in range(world_size):
-            rows = batch[rank::world_size]
-            yield np.concatenate([rows, np.full(per_rank - len(rows), -1, dtype=np.int64)])
+    plan: FragmentPlan
+    rests: tuple[EpochRest, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(int(rest.num_left.sum()) for rest in self.rests)
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches: a window's last one is short where rows before it were trained out of order."""
+        return sum(int((-(-rest.num_left // self.plan.batch_size)).sum()) for rest in self.rests)
+
+    def windows(self) -> Iterator[Window]:
+        for rest in self.rests:
+            if not len(rest.index):
+                continue
+            line = self.plan._line(rest.epoch)
+            for index in rest.index.tolist():
+                num_served = min(self.plan.window_rows, rest.limit - index * self.plan.window_rows)
+                yield replace(self.plan._window(line, rest.epoch, index, num_served), trained=rest.masks.get(index))
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """The fragments of an epoch laid end to end."""
+
+    order: Ints
+    ends: Ints
+    """[number of fragments], the row after each one's last"""
+
+    def slices_of(self, windows: Ints, window_rows: int) -> tuple[Ints, Ints]:
+        """[number of windows] each: positions in ``order`` of the first and the last fragment of a window."""
+        starts = windows * window_rows
+        stops = np.minimum(starts + window_rows, self.ends[-1])
+        return np.searchsorted(self.ends, starts, side="right"), np.searchsorted(self.ends, stops, side="left")
+
+
+def _counts(mask: npt.NDArray[np.bool_], first: Ints, last: Ints) -> Ints:
+    """[number of windows]: true values between positions, both included."""
+    sums = np.concatenate([[0], np.cumsum(mask)])
+    return np.asarray(sums[last + 1] - sums[first])

@@ -16,6 +16,7 @@ from raytrain.data.contract import Contract
 from raytrain.data.fragments import FragmentPlan
 from raytrain.data.history import load_histories
 from raytrain.data.manifest import Manifest
+from raytrain.data.manifest_cache import list_data_files
 from raytrain.data.provenance import STATUS, STATUS_OK, STATUS_QUARANTINED
 from raytrain.data.reader import Reading, read_window, unwrap
 from raytrain.errors import ResourceError
@@ -97,7 +98,7 @@ def read_events(contract: Contract, data_path: str, domain: str, users: Ints) ->
     assert history is not None, domain
     storage = Storage(data_path)
     forever, everything = np.full(len(users), np.iinfo(np.int64).max), np.iinfo(np.int64).max
-    files = storage.list_files(history.path, suffix=".parquet")
+    files = [file.name for file in list_data_files(storage, history.path)]
     found = load_histories(storage, history, files, users, forever, everything, contract.tables[history.table].num_rows)
     order = np.argsort(found.starts, kind="stable")
     side = {info.name: found.events[info.name].astype(np.int8) for info in history.side if info.derived_from == "column"}

@@ -1,8 +1,10 @@
 """The manifest of a split: its Parquet files and their row groups, read from the footers and checked on the driver."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import Contract, History
+from raytrain.data.manifest_cache import Counts, DataFile, list_data_files, load_counts, save_counts
 from raytrain.errors import ContractError
 from raytrain.settings import nearest
 from raytrain.storage import Storage
@@ -28,11 +31,24 @@ class Manifest:
     row_group: npt.NDArray[np.int32]
     num_rows: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(cls, files: Sequence[str], counts: Sequence[Counts]) -> Self:
+        """From the row counts of each file's row groups; those without rows are left out. 16 bytes a row group."""
+        lengths = np.array([len(rows) for rows in counts], np.int32)
+        num_rows = np.concatenate(counts)
+        file_index = np.repeat(np.arange(len(files), dtype=np.int32), lengths)
+        row_group = np.arange(len(num_rows), dtype=np.int32)
+        row_group -= np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
+        full = num_rows > 0
+        if not full.all():
+            file_index, row_group, num_rows = file_index[full], row_group[full], num_rows[full]
+        return cls(tuple(files), file_index, row_group, num_rows)
+
     def fingerprint(self) -> str:
         """Changes whenever a file or a row count does."""
         digest = hashlib.sha256("\n".join(self.files).encode())
         for array in (self.file_index, self.row_group, self.num_rows):
-            digest.update(array.tobytes())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
 
@@ -56,7 +72,8 @@ def sample_schema(contract: Contract) -> dict[str, pa.DataType]:
 def read_manifest(contract: Contract, data_path: str, domain: str, split: str) -> Manifest:
     """Reads the footers of a split's files in parallel and holds their schema against the contract.
 
-    Files without rows are left out. Our choice: one thread pool on the driver; a footer is one small ranged read.
+    Footers that were read before and whose files have not changed are taken from ``_manifest.parquet`` beside them. Row groups
+    without rows are left out. Our choice: one thread pool on the driver; a footer is one small ranged read.
 
     Raises:
         ContractError: no such split, no file, no row, more or fewer rows than the contract says, an unreadable footer, a
@@ -72,12 +89,11 @@ def read_manifest(contract: Contract, data_path: str, domain: str, split: str) -
     storage = Storage(data_path)
     declared = contract.domains[domain].splits[split]
     files = _list_files(storage, declared.path)
-    counts = _read_footers(storage, files, sample_schema(contract))
-    file_index = np.repeat(np.arange(len(files), dtype=np.int32), [len(rows) for rows in counts])
-    row_group = np.concatenate([np.arange(len(rows), dtype=np.int32) for rows in counts])
-    num_rows = np.concatenate([np.asarray(rows, dtype=np.int64) for rows in counts])
-    manifest = Manifest(tuple(files), file_index[num_rows > 0], row_group[num_rows > 0], num_rows[num_rows > 0])
-    num_found = int(num_rows.sum())
+    if not files:
+        raise ContractError(f"{storage.join(declared.path)} has to hold Parquet files. Received: none. Prepare the data set again.")
+    counts = _read_footers(storage, declared.path, files, files, sample_schema(contract))
+    manifest = Manifest.of([file.name for file in files], counts)
+    num_found = int(manifest.num_rows.sum())
     if num_found == 0:
         raise ContractError(
             f"{storage.join(declared.path)} has to hold rows. Received: {len(files)} files, 0 rows. Check the split quantiles."
@@ -101,7 +117,11 @@ def check_history_files(contract: Contract, data_path: str, histories: tuple[str
     for name in histories:
         history = contract.domains[name].history
         assert history is not None, name
-        _read_footers(storage, [f"{history.path}/{bucket}" for bucket in buckets], history_schema(history))
+        listed = _list_files(storage, history.path)
+        known = {file.name: file for file in listed}
+        # A file that is missing is opened all the same: the error says what opening it says.
+        files = [known.get(name, DataFile(name, None, None)) for name in (f"{history.path}/{bucket}" for bucket in buckets)]
+        _read_footers(storage, history.path, files, listed, history_schema(history))
 
 
 def history_schema(history: History) -> dict[str, pa.DataType]:
@@ -125,23 +145,27 @@ def check_labels(contract: Contract, data_path: str, domain: str, split: str) ->
         )
 
 
-def _list_files(storage: Storage, path: str) -> list[str]:
+def _list_files(storage: Storage, path: str) -> list[DataFile]:
     try:
-        files = storage.list_files(path, suffix=".parquet")
+        return list_data_files(storage, path)
     except OSError as err:
         raise ContractError(f"{storage.join(path)} has to be a directory. Received: {err}. Prepare the data set again.") from None
-    if not files:
-        raise ContractError(f"{storage.join(path)} has to hold Parquet files. Received: none. Prepare the data set again.")
-    return files
 
 
-def _read_footers(storage: Storage, files: list[str], expected: dict[str, pa.DataType]) -> list[list[int]]:
-    """Row counts of every row group, a list for each file."""
+def _read_footers(
+    storage: Storage, path: str, files: list[DataFile], listed: list[DataFile], expected: Mapping[str, pa.DataType]
+) -> list[Counts]:
+    """Row counts of every row group, an array for each of ``files``; what is cached of ``listed``, all files of ``path``, is kept."""
+    cached = load_counts(storage, path, expected)
+    missing = [file for file in files if file not in cached]
     with ThreadPoolExecutor(NUM_FOOTER_THREADS) as pool:
-        return list(pool.map(lambda file: _row_groups(storage, file, expected), files))
+        found = dict(zip(missing, pool.map(lambda file: _row_groups(storage, file.name, expected), missing), strict=True))
+    if found:
+        save_counts(storage, path, expected, {file: cached[file] for file in listed if file in cached} | found)
+    return [cached[file] if file in cached else found[file] for file in files]
 
 
-def _row_groups(storage: Storage, file: str, expected: dict[str, pa.DataType]) -> list[int]:
+def _row_groups(storage: Storage, file: str, expected: Mapping[str, pa.DataType]) -> Counts:
     """Row counts of a file's row groups, after its schema was checked."""
     try:
         with storage.filesystem.open_input_file(storage.path(file)) as handle:
@@ -163,7 +187,7 @@ def _row_groups(storage: Storage, file: str, expected: dict[str, pa.DataType]) -
                 f"{storage.join(file)} has to have column {name} of type {expected_type}. "
                 f"Received: {schema.field(name).type}. Write the column with that type."
             )
-    return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    return np.array([metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)], dtype=np.int64)
 
 
 def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 # Columns that read tasks add to a micro-batch.
 EPOCH, FRAGMENT, ROW, STATUS = "_epoch", "_fragment", "_row", "_status"
+# Column of a micro-batch, not of its rows: the hash of the cursor that the stream was planned from.
+CURSOR = "_cursor"
 
 # Values of the status column. Anything but OK has weight 0.
 STATUS_OK = 0

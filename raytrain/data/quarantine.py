@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import Contract
-from raytrain.data.fragments import Window
 from raytrain.data.provenance import FRAGMENT, ROW, STATUS, STATUS_OK, STATUS_QUARANTINED
+from raytrain.data.window import Window
 from raytrain.storage import Storage
 
 Strings = npt.NDArray[np.object_]

@@ -4,6 +4,7 @@ A micro-batch leaves as an Arrow table *of one row*: every column is wrapped in 
 or drops sample rows, and collation and shuffling cost the training process nothing.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,13 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import Contract
-from raytrain.data.fragments import FragmentSlice, Window, generator, micro_batches
 from raytrain.data.history import load_histories
 from raytrain.data.manifest import sample_schema
-from raytrain.data.provenance import EPOCH, FRAGMENT, ROW, STATUS, STATUS_PADDING
+from raytrain.data.provenance import CURSOR, EPOCH, FRAGMENT, ROW, STATUS, STATUS_PADDING
 from raytrain.data.quarantine import check_rows, empty_rows, save_quarantine
-from raytrain.errors import DataError
+from raytrain.data.window import FragmentSlice, Window, micro_batches
+from raytrain.errors import DataError, StreamError
 from raytrain.storage import Storage
+
+NUM_ATTEMPTS = 4
+FIRST_RETRY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,21 @@ class Reading:
     """Domains whose history is joined."""
     quarantine_path: str | None = None
     """Directory for bad rows; null counts them only."""
+    cursor: str = ""
+    """Hash of the cursor that the stream was planned from."""
 
 
 def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
     """Yields the window's micro-batches in order (global batch, then rank), each wrapped into one row.
 
-    Columns: the sample columns, ``<history>/<column>`` lists, and the provenance ``_epoch, _fragment, _row, _status``.
+    Columns: the sample columns, ``<history>/<column>`` lists, the provenance ``_epoch, _fragment, _row, _status``, and one
+    value ``_cursor``.
     """
     storage = Storage(reading.data_path)
     rows, reasons = check_rows(reading.contract, _read_rows(reading, storage, window))
-    order = np.arange(rows.num_rows)
-    if reading.shuffle:
-        order = generator(reading.seed, window.epoch, window.index).permutation(rows.num_rows)
-    reasons[order[window.num_served :]] = ""
+    served = np.zeros(rows.num_rows, dtype=bool)
+    served[window.order(reading.shuffle, reading.seed)] = True
+    reasons[~served] = ""
     if reading.quarantine_path is not None and any(reasons):
         save_quarantine(reading.quarantine_path, window, rows, reasons)
     users = rows.column(reading.contract.user).to_numpy().astype(np.int64)
@@ -64,12 +70,12 @@ def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
         joined[name] = load_histories(storage, history, paths, users, times, reading.history_length, num_items)
     padding = rows.num_rows
     rows = pa.concat_tables([rows, _padding_row(rows.schema, window.epoch)]).combine_chunks()
-    for chosen in micro_batches(window.num_served, reading.batch_size, reading.world_size, order):
+    for chosen in micro_batches(window.left(reading.shuffle, reading.seed), reading.batch_size, reading.world_size):
         batch = rows.take(pa.array(np.where(chosen >= 0, chosen, padding)))
         columns = {name: batch.column(name) for name in batch.column_names}
         for name, history_rows in joined.items():
             columns |= {f"{name}/{column}": values for column, values in history_rows.cut(chosen).items()}
-        yield wrap(pa.table(columns))
+        yield wrap(pa.table(columns)).append_column(CURSOR, pa.array([reading.cursor]))
 
 
 def wrap(batch: pa.Table) -> pa.Table:
@@ -80,7 +86,7 @@ def wrap(batch: pa.Table) -> pa.Table:
 
 def unwrap(row: pa.Table) -> dict[str, pa.Array]:
     """The inverse of ``wrap``: column -> array of b values."""
-    return {name: _one_chunk(row.column(name)).flatten() for name in row.column_names}
+    return {name: _one_chunk(row.column(name)).flatten() for name in row.column_names if name != CURSOR}
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
@@ -105,19 +111,41 @@ def _read_rows(reading: Reading, storage: Storage, window: Window) -> pa.Table:
 
 
 def _read_slice(storage: Storage, part: FragmentSlice, schema: pa.Schema) -> pa.Table:
+    """The slice's rows; nulls where the row group is damaged, which check_rows counts as "unreadable row group".
+
+    Raises:
+        DataError: the file is gone.
+        StreamError: its storage cannot be reached, several times over.
+    """
+    for attempt in range(NUM_ATTEMPTS):
+        try:
+            with storage.filesystem.open_input_file(storage.path(part.file)) as handle:
+                parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
+                table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
+            rows = table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
+            return rows if rows.num_rows == part.num_rows else empty_rows(schema, part.num_rows)
+        except FileNotFoundError as err:
+            raise DataError(
+                f"{storage.join(part.file)} has to be there for every worker. "
+                "Received: no such file. Put the data where all machines see it."
+            ) from err
+        except (pa.ArrowException, OSError) as err:
+            # Arrow reports damaged pages and a lost network alike; only one of them still gives bytes.
+            if _gives_bytes(storage, part.file):
+                return empty_rows(schema, part.num_rows)
+            reason = err
+        time.sleep(FIRST_RETRY_S * 2**attempt)
+    raise StreamError(
+        f"{storage.join(part.file)} has to be readable. Received: {reason}, {NUM_ATTEMPTS} times. Check the storage, then resume the run."
+    )
+
+
+def _gives_bytes(storage: Storage, file: str) -> bool:
     try:
-        with storage.filesystem.open_input_file(storage.path(part.file)) as handle:
-            parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
-            table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
-        rows = table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
-    except FileNotFoundError as err:
-        raise DataError(
-            f"{storage.join(part.file)} has to be there for every worker. Received: no such file. Put the data where all machines see it."
-        ) from err
-    except (pa.ArrowException, OSError):
-        rows = schema.empty_table()
-    # Counted and saved as "unreadable row group" by check_rows: every column of these rows is null.
-    return rows if rows.num_rows == part.num_rows else empty_rows(schema, part.num_rows)
+        with storage.filesystem.open_input_file(storage.path(file)) as handle:
+            return len(handle.read(1)) == 1
+    except OSError:
+        return False
 
 
 def _padding_row(schema: pa.Schema, epoch: int) -> pa.Table:

@@ -5,7 +5,7 @@ them to ranks in turn; since every row is one micro-batch and their number is a 
 equally many, nothing is dropped, and with preserved order rank r receives its part of global batch k as its k-th.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from ray.train import DataConfig
 
 from raytrain.config import DataSection
 from raytrain.data.contract import Contract
-from raytrain.data.fragments import FragmentPlan
+from raytrain.data.cursor import Cursor, hash_of
+from raytrain.data.fragments import FragmentPlan, Remaining
 from raytrain.data.manifest import Manifest
 from raytrain.data.reader import Reading
 from raytrain.data.source import FragmentSource
@@ -62,7 +63,12 @@ class StreamSpec:
     def lasting(self, epochs: Iterable[int], num_batches: int | None) -> "StreamSpec":
         return replace(self, epochs=tuple(epochs), num_batches=num_batches)
 
-    def source(self, world_size: int) -> FragmentSource:
+    def remaining(self, cursor: bytes = b"") -> Remaining:
+        """What is left after the rows of ``cursor`` (``Cursor.to_bytes``); all of it when empty."""
+        trained = Cursor.from_bytes(cursor, {self.domain: self.manifest}).of(self.domain) if cursor else None
+        return self.plan.remaining(trained, self.epochs, self.num_batches)
+
+    def source(self, world_size: int, cursor: bytes = b"") -> FragmentSource:
         reading = Reading(
             contract=self.contract,
             data_path=self.data.path,
@@ -73,42 +79,56 @@ class StreamSpec:
             history_length=self.data.history_length,
             histories=self.histories,
             quarantine_path=self.quarantine_path,
+            cursor=hash_of(cursor),
         )
-        return FragmentSource(reading, self.plan, self.epochs, self.total_batches)
+        return FragmentSource(reading, self.remaining(cursor))
 
 
-def dataset_of(spec: StreamSpec, world_size: int) -> Callable[[], Dataset]:
-    """The callable that Ray Train runs before every start of a worker group; exact resume will plan from its cursor here."""
+@dataclass(frozen=True)
+class StreamStart:
+    """A stream and the cursor it goes on from: fixed when a worker group starts, a data set once its size is known."""
 
-    def build() -> Dataset:
+    spec: StreamSpec
+    cursor: bytes = b""
+    elastic: bool = False
+    """Elastic workers take every CPU there is: read tasks then reserve none, or they would wait for ever."""
+
+    def dataset(self, world_size: int) -> Dataset:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         # One block per micro-batch: a block larger than one byte is never merged with the next.
         context.target_max_block_size = 1
-        dataset: Dataset = ray.data.read_datasource(spec.source(world_size), num_cpus=spec.data.cpus_per_read_task)
+        source = self.spec.source(world_size, self.cursor)
+        if self.elastic:
+            dataset: Dataset = ray.data.read_datasource(source, num_cpus=0, concurrency=max(2, world_size))
+        else:
+            dataset = ray.data.read_datasource(source, num_cpus=self.spec.data.cpus_per_read_task)
         return dataset
-
-    return build
 
 
 class StreamDataConfig(DataConfig):
-    """Splits micro-batches over ranks without dropping any (the default splits rows equally and drops the remainder)."""
+    """Splits micro-batches over ranks without dropping any (the default splits rows equally and drops the remainder).
+
+    Ray Train calls the ``datasets`` callables anew before every start of a worker group. Ours give a ``StreamStart``, which
+    becomes a data set here, where the number of workers is known: elastic groups differ in it.
+    """
 
     def __init__(self, deterministic: bool) -> None:
         super().__init__(execution_options=ExecutionOptions(preserve_order=deterministic))
 
     def configure(
         self,
-        datasets: dict[str, Dataset],
+        datasets: dict[str, Any],
         world_size: int,
         worker_handles: list[Any] | None,
         worker_node_ids: list[str] | None,
         **kwargs: Any,
     ) -> list[dict[str, DataIterator]]:
         shards: list[dict[str, DataIterator]] = [{} for _ in range(world_size)]
-        for name, dataset in datasets.items():
-            copied = dataset.copy(dataset)
-            copied.context.execution_options = self._resolve_execution_options(name)
-            for rank, split in enumerate(copied.streaming_split(world_size, equal=False)):
+        for name, start in datasets.items():
+            assert isinstance(start, StreamStart)
+            dataset = start.dataset(world_size)
+            dataset.context.execution_options = self._resolve_execution_options(name)
+            for rank, split in enumerate(dataset.streaming_split(world_size, equal=False)):
                 shards[rank][name] = split
         return shards

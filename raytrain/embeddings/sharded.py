@@ -269,7 +269,8 @@ def _forward_as_bags(forward: Callable[..., Tensor], num_tables: int, indices: T
     longest = max(1, *(end - start for start, end in spans))
     bags = [torch.arange(start, start + longest).clamp_(max=end) for start, end in spans]
     sums = forward(indices=indices, offsets=torch.cat([*bags, offsets[-1:]])).view(longest, num_tables, -1)
-    return torch.cat([sums[: end - start, table] for table, (start, end) in enumerate(spans)])
+    # unbind, not sums[:, table]: the backward of an index fills a gradient of all tables with zeros, once for each table.
+    return torch.cat([rows[: end - start] for rows, (start, end) in zip(sums.unbind(1), spans, strict=True)])
 
 
 def _planned(config: TableConfig, sharding: Any, optimizer: str) -> PlannedTable:

@@ -11,7 +11,14 @@ from raytrain.config import DinModel, DnnModel, JobConfig
 from raytrain.data.contract import Contract
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ContractError
-from raytrain.models.baselines.declarations import din_histories, din_tables, dnn_histories, dnn_tables
+from raytrain.models.baselines.declarations import (
+    counter_histories,
+    counter_tables,
+    din_histories,
+    din_tables,
+    dnn_histories,
+    dnn_tables,
+)
 from raytrain.settings import nearest
 
 
@@ -31,6 +38,7 @@ DECLARED: dict[str, Declaration] = {
     "din": Declaration(din_histories, din_tables),
     "single_domain": Declaration(din_histories, din_tables),
     "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),
+    "counter": Declaration(counter_histories, counter_tables, queries_item=False),
 }
 
 
@@ -43,8 +51,8 @@ def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     declaration = DECLARED[job.model.name]
     histories = declaration.histories(job.model, contract)
     check_histories(contract, histories)
-    assert isinstance(job.model, DinModel | DnnModel)
-    check_features(contract, job.model.skip_features, declaration.queries_item)
+    skipped = job.model.skip_features if isinstance(job.model, DinModel | DnnModel) else ()
+    check_features(contract, skipped, declaration.queries_item)
     return histories
 
 

@@ -1,16 +1,18 @@
 """The driver's side of Ray Train: start the workers on an assignment and bring their records home."""
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
-from ray.train import RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
-from raytrain.data.stream import StreamDataConfig, dataset_of
+from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
 from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import Storage
+from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
 from raytrain.training.process import quieten
 from raytrain.training.progress import Progress
 from raytrain.training.worker import Assignment, run_worker
@@ -19,7 +21,7 @@ Records = list[dict[str, Any]]
 
 
 def launch(assignment: Assignment, storage: Storage, console: Console) -> Records:
-    """Runs the workers to their end.
+    """Runs the workers to their end; a training run goes on from the newest committed checkpoint, if there is one.
 
     Args:
         storage: the run directory; checkpoints go below ``checkpoints/``.
@@ -31,29 +33,37 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
         RaytrainError: whatever of ours stopped a worker; RunError for anything else, with the worker's traceback.
     """
     quieten()
-    job = assignment.job
+    job, scaling = assignment.job, assignment.job.scaling
     training = bool(assignment.train)
     progress = Progress(storage if training else None, job.run.tensorboard, console)
-    streams = [*assignment.train, *([assignment.valid] if assignment.valid else []), *assignment.test]
+    owner = take_over(storage) if training else secrets.token_hex(4)
+    experiment = Storage(storage.join(CHECKPOINTS if training else f"scoring-{owner}"))
+    resumed = {spec.name: stream_start(spec, storage.uri, scaling.elastic) for spec in assignment.train}
+    scored = [*([assignment.valid] if assignment.valid else []), *assignment.test]
     trainer = TorchTrainer(
         run_worker,
         train_loop_config={"assignment": assignment, "mailbox": progress.mailbox},
-        torch_config=TorchConfig(backend="nccl" if job.scaling.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=job.scaling.max_workers,
-            use_gpu=job.scaling.use_gpu,
-            resources_per_worker={"CPU": job.scaling.cpus_per_worker} | ({"GPU": 1} if job.scaling.use_gpu else {}),
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+        # mypy sees the config classes of Train V1.
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]
+            num_workers=(scaling.min_workers, scaling.max_workers) if scaling.elastic else scaling.max_workers,  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=scaling.resize_interval_s,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker={"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {}),
         ),
-        datasets={spec.name: dataset_of(spec, job.scaling.max_workers) for spec in streams},
+        datasets=resumed  # type: ignore[arg-type]
+        | {spec.name: stream_start(spec, None, scaling.elastic) for spec in scored},
         dataset_config=StreamDataConfig(job.training.deterministic),
         run_config=RunConfig(
-            # Ray resumes a name that exists; a scoring job saves nothing and must never be resumed.
-            name="checkpoints" if training else f"scoring-{secrets.token_hex(4)}",
-            storage_path=storage.root,
-            storage_filesystem=storage.filesystem,
+            # Ray resumes a name that exists, from its own records; what counts is ours, so every launch has a name of its own.
+            name=f"launch-{owner}",
+            storage_path=experiment.root,
+            storage_filesystem=experiment.filesystem,
+            failure_config=FailureConfig(max_failures=scaling.max_failures),
+            callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, progress.mailbox)],  # type: ignore[list-item]
         ),
     )
-    console.print(f"starting {job.scaling.num_workers} worker(s), {assignment.threads} thread(s) each", highlight=False)
+    console.print(f"starting {scaling.describe()} worker(s), {assignment.threads} thread(s) each", highlight=False)
     try:
         trainer.fit()
     except TrainingFailedError as err:
@@ -61,23 +71,25 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
     finally:
         progress.close()
         if not training:
-            _remove_scoring(trainer.run_config.name, storage)
+            experiment.delete_dir("")
     return progress.records
+
+
+def stream_start(spec: StreamSpec, run_uri: str | None, elastic: bool) -> Callable[[], Any]:
+    """The callable that Ray Train runs before every start of a worker group; with ``run_uri`` it goes on from the run's cursor."""
+
+    def start() -> StreamStart:
+        storage = Storage(run_uri) if run_uri else None
+        return StreamStart(spec, read_cursor(storage, newest(storage)) if storage else b"", elastic)
+
+    return start
 
 
 def _cause(err: TrainingFailedError) -> RaytrainError:
     """Our own error if that is what stopped a worker, else the first worker's failure as it came."""
     failures = getattr(err, "worker_failures", None) or {}
-    for failure in failures.values():
-        found: BaseException | None = failure
-        while found is not None:
-            if isinstance(found, RaytrainError):
-                return found
-            found = getattr(found, "cause", None) or found.__cause__
+    ours = our_error([*failures.values(), err])
+    if ours is not None:
+        return ours
     text = "\n".join(f"rank {rank}: {failure}" for rank, failure in failures.items()) or str(err)
     return RunError(f"The workers have to finish. Received: a failure. {text}")
-
-
-def _remove_scoring(name: str | None, storage: Storage) -> None:
-    if name and storage.exists(name):
-        storage.filesystem.delete_dir(storage.path(name))

@@ -21,9 +21,8 @@ def connect(needs: Needs) -> None:
         # A run is a dozen processes, most of them idle: below 4 the raylet warns about that on a laptop.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "4")
         # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
-        ray.init(
-            address="local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR
-        )
+        # Without an address Ray would join whatever cluster somebody has started on this machine.
+        ray.init("local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
     needs.check_gpus(resources.get("GPU", 0.0))

@@ -1,20 +1,21 @@
 """The training loop, the same for every neural model; one process per rank.
 
-lookup -> forward -> weighted loss -> backward (tables update inside) -> clip -> dense step -> count rows -> log.
+lookup -> forward -> weighted loss -> backward (tables update inside) -> clip -> dense step -> cursor -> log -> checkpoint.
 """
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
-from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
+from raytrain.data.provenance import STATUS_QUARANTINED
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import TableOptimizer, Tables
 from raytrain.errors import DataError
@@ -22,7 +23,7 @@ from raytrain.metrics.suite import MetricSuite
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.training.optimizers import dense_optimizer, lr_share
 from raytrain.training.parallel import World
-from raytrain.training.stopping import EarlyStopping
+from raytrain.training.state import RunState, TrainOutcome
 from raytrain.training.timed_stream import TimedStream
 
 
@@ -50,32 +51,7 @@ def build_learner(job: JobConfig, contract: Contract, world: World) -> Learner:
         tables = ShardedTables(configs, fused, job.seed, job.tables.sharding, world.device)
     torch.manual_seed(job.seed)
     network = world.wrap(model.network(job.model, job, contract))
-    # Ranks drop different units: dropout must not repeat over ranks, initial weights must.
-    torch.manual_seed(job.seed * 1_000_003 + world.rank)
     return Learner(tables, network, dense_optimizer(job.optimizer, network), world)
-
-
-@dataclass
-class RowCounter:
-    """Rows by domain, of this rank until ``total`` sums over ranks. Exact resume replaces it by the cursor."""
-
-    domains: tuple[str, ...]
-    trained: list[int] = field(default_factory=list)
-    quarantined: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.trained, self.quarantined = [0] * len(self.domains), [0] * len(self.domains)
-
-    def add(self, batch: Batch) -> None:
-        for part in batch.provenance:
-            index = self.domains.index(part.domain)
-            self.trained[index] += int((part.status == STATUS_OK).sum())
-            self.quarantined[index] += int((part.status == STATUS_QUARANTINED).sum())
-
-    def total(self, world: World) -> tuple[dict[str, int], dict[str, int]]:
-        """(trained, quarantined) by domain over all ranks; a collective."""
-        counts = world.sum(torch.tensor([self.trained, self.quarantined], device=world.device)).tolist()
-        return dict(zip(self.domains, counts[0], strict=True)), dict(zip(self.domains, counts[1], strict=True))
 
 
 class Session(Protocol):
@@ -85,8 +61,8 @@ class Session(Protocol):
         """A line of progress; only rank 0's reach the user."""
         ...
 
-    def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool) -> None:
-        """Saves and registers a checkpoint; a collective."""
+    def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool, files: dict[str, bytes]) -> None:
+        """Saves a checkpoint with ``files`` (rank 0's) beside the tensors; a collective. ``metrics`` are empty between evaluations."""
         ...
 
 
@@ -104,85 +80,101 @@ class Schedule:
         return due or step == self.num_steps
 
 
-@dataclass
-class TrainOutcome:
-    """What rank 0 knows at the end; equal on every rank except the timings."""
-
-    num_steps: int = 0
-    rows_trained: dict[str, int] = field(default_factory=dict)
-    rows_quarantined: dict[str, int] = field(default_factory=dict)
-    best_step: int = 0
-    best_metrics: dict[str, float] = field(default_factory=dict)
-    stopped_early: bool = False
-    train_s: float = 0.0
-    wait_s: float = 0.0
-
-
 def train(
     job: JobConfig,
     learner: Learner,
     stream: Iterable[Batch],
     validation: Callable[[], Iterable[Batch]],
     schedule: Schedule,
-    domains: tuple[str, ...],
+    state: RunState,
     session: Session,
 ) -> TrainOutcome:
-    """Trains to the end of the stream or until the validation metric stops improving.
+    """Trains from ``state`` to the end of the stream or until the validation metric stops improving.
 
     Raises:
         DataError: more rows were quarantined than ``data.max_quarantine_share`` allows, or the validation metric was always NaN.
     """
-    outcome, counter, waiting = TrainOutcome(), RowCounter(domains), TimedStream(stream)
-    section = job.training
-    stopping = EarlyStopping(section.early_stopping)
-    window_start, window_rows, window_loss = time.perf_counter(), 0, torch.zeros(())
+    outcome, waiting, section = state.outcome, TimedStream(stream), job.training
+    before_s, waited_s = outcome.train_s, outcome.wait_s
+    first_step = outcome.num_steps + 1
+    window = _LogWindow()
     learner.network.train()
-    for step, batch in enumerate(waiting, start=1):
-        loss = train_step(job, learner, batch.to(learner.world.device), step - 1, schedule.num_steps)
-        counter.add(batch)
-        window_loss, window_rows = window_loss + loss, window_rows + batch.num_rows
-        outcome.num_steps = step
+    for batch in waiting if not state.stopping.is_over() else ():
+        loss = train_step(job, learner, batch.to(learner.world.device), outcome.num_steps, schedule.num_steps)
+        state.add(batch)
+        window.add(loss, batch.num_rows)
+        step = outcome.num_steps
+        if step == first_step:
+            # Unix time, s: start-up is measured to here.
+            session.log({"kind": "first_step", "step": step, "at": time.time()})
         if step % section.log_every_steps == 0 or step == schedule.num_steps:
-            # The only host sync and loss reduction of the window.
-            mean_loss = learner.world.sum(window_loss).item() / ((step - 1) % section.log_every_steps + 1)
-            elapsed_s = time.perf_counter() - window_start
             session.log(
                 {
                     "kind": "train",
                     "step": step,
                     "num_steps": schedule.num_steps,
                     "epoch": (step - 1) / schedule.steps_per_epoch,
-                    "loss": mean_loss,
-                    "step_s": elapsed_s / ((step - 1) % section.log_every_steps + 1),
-                    "samples_per_s": window_rows * learner.world.size / elapsed_s,
                     "lr": learner.optimizer.param_groups[0]["lr"],
                     "data_wait_share": waiting.wait_s / max(waiting.total_s, 1e-9),
+                    **window.close(learner.world),
                 }
             )
-            window_start, window_rows, window_loss = time.perf_counter(), 0, torch.zeros(())
-        if schedule.is_eval(step, section.evals_per_epoch):
+            window = _LogWindow()
+        is_eval = schedule.is_eval(step, section.evals_per_epoch)
+        if is_eval or (section.checkpoint_every_steps and step % section.checkpoint_every_steps == 0):
             started = time.perf_counter()
-            _check_quarantine(job, *counter.total(learner.world))
-            metrics = evaluate(job, learner, validation())
-            best = stopping.is_better(metrics)
-            if best:
-                outcome.best_step, outcome.best_metrics = step, metrics
-            session.log({"kind": "valid", "step": step, "epoch": step / schedule.steps_per_epoch, "best": best, **metrics})
-            session.checkpoint(learner, step, metrics, best)
+            metrics = _validate(job, learner, validation, state, step / schedule.steps_per_epoch, session) if is_eval else {}
+            outcome.train_s, outcome.wait_s = before_s + waiting.total_s, waited_s + waiting.wait_s
+            session.checkpoint(learner, step, metrics, bool(metrics) and outcome.best_step == step, state.snapshot(learner.world))
             learner.network.train()
             waiting.pause(time.perf_counter() - started)
-            window_start += time.perf_counter() - started
-            if stopping.is_over():
-                outcome.stopped_early = step < schedule.num_steps
+            window.started += time.perf_counter() - started
+            if state.stopping.is_over():
                 break
+    outcome.stopped_early = outcome.num_steps < schedule.num_steps
     if not outcome.best_step:
         raise DataError(
             f"training.early_stopping.metric={section.early_stopping.metric} has to be defined on the validation split. "
             "Received: NaN at every evaluation. Lower optimizer.lr if the loss is NaN too, or choose another metric."
         )
-    outcome.train_s, outcome.wait_s = waiting.total_s, waiting.wait_s
-    outcome.rows_trained, outcome.rows_quarantined = counter.total(learner.world)
+    outcome.train_s, outcome.wait_s = before_s + waiting.total_s, waited_s + waiting.wait_s
+    state.count_rows(learner.world)
     return outcome
+
+
+class _LogWindow:
+    """Loss and rows since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self._loss, self._num_rows, self._num_steps = torch.zeros(()), 0, 0
+
+    def add(self, loss: torch.Tensor, num_rows: int) -> None:
+        self._loss, self._num_rows, self._num_steps = self._loss + loss, self._num_rows + num_rows, self._num_steps + 1
+
+    def close(self, world: World) -> dict[str, float]:
+        """Mean loss and speed; the only host sync and loss reduction of the window. A collective."""
+        mean_loss = world.sum(self._loss).item() / self._num_steps
+        elapsed_s = time.perf_counter() - self.started
+        return {
+            "loss": mean_loss,
+            "step_s": elapsed_s / self._num_steps,
+            "samples_per_s": self._num_rows * world.size / elapsed_s,
+        }
+
+
+def _validate(
+    job: JobConfig, learner: Learner, validation: Callable[[], Iterable[Batch]], state: RunState, epoch: float, session: Session
+) -> dict[str, float]:
+    state.count_rows(learner.world)
+    _check_quarantine(job, state.outcome.rows_trained, state.outcome.rows_quarantined)
+    metrics = evaluate(job, learner, validation())
+    step = state.outcome.num_steps
+    best = state.stopping.is_better(metrics)
+    if best:
+        state.outcome.best_step, state.outcome.best_metrics = step, metrics
+    session.log({"kind": "valid", "step": step, "epoch": epoch, "best": best, **metrics})
+    return metrics
 
 
 def train_step(job: JobConfig, learner: Learner, batch: Batch, step: int, num_steps: int) -> torch.Tensor:
@@ -196,6 +188,9 @@ def train_step(job: JobConfig, learner: Learner, batch: Batch, step: int, num_st
         group["lr"] = job.optimizer.lr * share
     learner.tables.set_lr(job.tables.lr * share)
     weight = learner.world.sum(batch.weight.sum()).clamp(min=1.0)
+    # Random numbers of a step (dropout) are a function of seed, step and rank: nothing to save, and a restart repeats them.
+    torch.manual_seed(_seed_of(job.seed, step, learner.world.rank))
+    batch = replace(batch, total_weight=weight)
     output = learner.network(learner.tables(batch), batch)
     loss = (output.row_loss * batch.weight).sum() / weight
     learner.optimizer.zero_grad(set_to_none=True)
@@ -205,6 +200,10 @@ def train_step(job: JobConfig, learner: Learner, batch: Batch, step: int, num_st
     learner.optimizer.step()
     detached: torch.Tensor = loss.detach()
     return detached
+
+
+def _seed_of(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 @torch.no_grad()

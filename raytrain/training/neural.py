@@ -8,7 +8,7 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
-from raytrain.errors import RunError
+from raytrain.errors import CursorError, RunError
 from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
@@ -47,9 +47,8 @@ def score_neural(
     histories = _check_model(job, contract)
     spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
     connect(needs_of(job, 0))
-    path = storage.path(f"checkpoints/{checkpoint}")
     threads = threads_per_worker(job)
-    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint_path=path, predictions_path=output)
+    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint=checkpoint, predictions_path=output)
     return _metrics(launch(assignment, storage, console))
 
 
@@ -65,7 +64,7 @@ def _announce(streams: tuple[StreamSpec, ...], job: JobConfig, console: Console)
     for spec in streams:
         console.print(
             f"{spec.domain}: {spec.plan.num_rows:,} rows / {spec.batch_size:,} a step = {spec.plan.num_batches:,} steps an epoch; "
-            f"{spec.total_batches:,} steps on {job.scaling.num_workers} worker(s), {spec.expected_rows:,} rows in all",
+            f"{spec.total_batches:,} steps on {job.scaling.describe()} worker(s), {spec.expected_rows:,} rows in all",
             highlight=False,
         )
 
@@ -73,27 +72,31 @@ def _announce(streams: tuple[StreamSpec, ...], job: JobConfig, console: Console)
 def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...], records: Records) -> dict[str, Any]:
     outcome = _last(records, "outcome")
     worker = _last(records, "worker")
-    best = next(record for record in records if record["kind"] == "checkpoint" and record["step"] == outcome["best_step"])
     num_rows = sum(outcome["rows_trained"].values())
+    # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
+    expected = {
+        spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
+    }
+    seen = {domain: outcome["rows_trained"][domain] + outcome["rows_quarantined"][domain] for domain in expected}
+    if seen != expected and not outcome["stopped_early"]:
+        raise CursorError(f"Every row has to be trained once an epoch. Received: {seen} rows, expected {expected}. Report this.")
     return {
         "model": job.model.name,
         "dataset": contract.dataset,
         "content_hash": contract.content_hash,
         "seed": job.seed,
-        "world_size": job.scaling.num_workers,
+        "world_size": worker["world_size"],
         "rows_trained": outcome["rows_trained"],
-        # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
-        "rows_expected": {
-            spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
-        },
+        "rows_expected": expected,
         "rows_quarantined": outcome["rows_quarantined"],
         "train_samples_per_s": num_rows / outcome["train_s"],
         "data_wait_share": outcome["wait_s"] / outcome["train_s"],
         "peak_rss_mib": worker["peak_rss_mib"],
         "num_steps": outcome["num_steps"],
         "best_step": outcome["best_step"],
-        "best_checkpoint": best["path"].rpartition("/")[2],
+        "best_checkpoint": outcome["best_checkpoint"],
         "stopped_early": outcome["stopped_early"],
+        "starts": outcome["starts"],
         "valid": outcome["best_metrics"],
         "test": _metrics(records),
         "model_logs": {},

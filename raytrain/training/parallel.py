@@ -1,6 +1,7 @@
 """Where the loop meets the other ranks: device, DDP, and the sums every rank has to agree on."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,6 +42,22 @@ class World:
         if self.size > 1:
             dist.all_reduce(value)
         return value
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """Bytes of every rank by rank on rank 0, nothing elsewhere; a collective."""
+        if self.size == 1:
+            return [data]
+        received: list[bytes] | None = [b""] * self.size if self.rank == 0 else None
+        dist.gather_object(data, received)
+        return received or []
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's picklable value on every rank; a collective."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, device=self.device)
+        return values[0]
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

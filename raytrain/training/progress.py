@@ -3,6 +3,7 @@
 Only the driver writes files; a worker sends records and never waits for them.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 from pyarrow.fs import LocalFileSystem
+from ray.exceptions import RayError
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
@@ -21,13 +23,15 @@ from raytrain.training.mailbox import Mailbox
 POLL_INTERVAL_S = 0.5
 FLUSH_INTERVAL_S = 10.0
 METRIC_NAMES = ("auc", "gauc", "logloss", "pcoc", "ne")
+METRICS_FILE = "metrics.jsonl"
+REPEATED = ("train", "valid", "checkpoint")
 
 
 class Progress:
     """Prints what the workers post until ``close``, and stores it where ``storage`` is given."""
 
     def __init__(self, storage: Storage | None, tensorboard: bool, console: Console) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = _read_records(storage)
         self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
         self._storage = storage
         self._console = console
@@ -43,21 +47,27 @@ class Progress:
         """Takes the last records and writes everything out."""
         self._closing.set()
         self._thread.join()
-        self._drain()
+        # A cluster that is gone must not hide why the run ended.
+        with contextlib.suppress(RayError):
+            self._drain()
         self._flush()
         if self._board is not None:
             self._board.close()
 
     def _poll(self) -> None:
         while not self._closing.wait(POLL_INTERVAL_S):
-            self._drain()
+            with contextlib.suppress(RayError):
+                self._drain()
             if time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
                 self._flush()
 
     def _drain(self) -> None:
         records = ray.get(self.mailbox.take.remote())
-        self.records += records
         for record in records:
+            if record["kind"] == "start":
+                # What came after the checkpoint is done again.
+                self.records = [old for old in self.records if old["kind"] not in REPEATED or old["step"] <= record["step"]]
+            self.records.append(record)
             line = describe(record, time.monotonic() - self._started)
             if line:
                 self._console.print(line, highlight=False, markup=False)
@@ -71,7 +81,7 @@ class Progress:
         if self._storage is None:
             return
         try:
-            self._storage.write_text("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self.records))
+            self._storage.write_text(METRICS_FILE, "".join(json.dumps(record) + "\n" for record in self.records))
         except OSError as err:
             # A hiccup of the store must not end the run's progress; every flush writes all records again.
             self._console.print(f"metrics.jsonl could not be written ({err}); trying again", style="yellow", markup=False)
@@ -79,7 +89,14 @@ class Progress:
 
 def describe(record: dict[str, Any], elapsed_s: float) -> str:
     """One line a person can read, or "" for a record that is only stored."""
-    describe_kind: dict[str, Callable[[dict[str, Any], float], str]] = {"train": _train_line, "valid": _valid_line, "test": _test_line}
+    describe_kind: dict[str, Callable[[dict[str, Any], float], str]] = {
+        "start": _start_line,
+        "train": _train_line,
+        "valid": _valid_line,
+        "checkpoint": _checkpoint_line,
+        "warning": lambda warning, _: f"warning: {warning['text']}",
+        "test": _test_line,
+    }
     kind = describe_kind.get(record["kind"])
     return kind(record, elapsed_s) if kind else ""
 
@@ -99,6 +116,14 @@ def _train_line(record: dict[str, Any], elapsed_s: float) -> str:
     )
 
 
+def _start_line(record: dict[str, Any], _: float) -> str:
+    return f"going on from step {record['step']} on {record['world_size']} worker(s)" if record["step"] else ""
+
+
+def _checkpoint_line(record: dict[str, Any], _: float) -> str:
+    return f"saved  step {record['step']}  {record['mib']:,.1f} MiB"
+
+
 def _valid_line(record: dict[str, Any], _: float) -> str:
     return f"valid  step {record['step']}  {_metrics(record)}{'  best so far' if record['best'] else ''}"
 
@@ -109,3 +134,11 @@ def _test_line(record: dict[str, Any], _: float) -> str:
 
 def _metrics(record: dict[str, Any]) -> str:
     return "  ".join(f"{name} {record[name]:.4f}" for name in METRIC_NAMES if name in record)
+
+
+def _read_records(storage: Storage | None) -> list[dict[str, Any]]:
+    """What earlier launches of the run have written; a torn last line is left out."""
+    if storage is None or not storage.exists(METRICS_FILE):
+        return []
+    lines = storage.read_text(METRICS_FILE).splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]

@@ -27,5 +27,12 @@ class EarlyStopping:
         self._best = value if better else self._best
         return better
 
+    def state(self) -> list[float]:
+        """For a checkpoint."""
+        return [self._best, self._satisfied, self._num_bad]
+
+    def restore(self, state: list[float]) -> None:
+        self._best, self._satisfied, self._num_bad = state[0], state[1], int(state[2])
+
     def is_over(self) -> bool:
         return self._section.patience is not None and self._num_bad >= self._section.patience

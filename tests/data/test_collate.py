@@ -125,9 +125,9 @@ def test_joining_pads_the_narrower_lists(toy):
     assert both.histories["target"].side["rating"].tolist() == [[3, 0], [1, 2]]
 
 
-def test_steps_end_with_the_shortest_stream(toy):
+def test_a_stream_that_ends_early_leaves_the_others_alone(toy):
     steps = list(joined([iter(batches_of(toy, 1)), iter(batches_of(toy, 2, "source"))]))
-    assert [step.num_rows for step in steps] == [3, 3]
+    assert [step.num_rows for step in steps] == [3, 3, 1]
 
 
 def test_a_batch_stays_itself_on_the_cpu(toy):

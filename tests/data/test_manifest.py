@@ -1,6 +1,7 @@
 """A broken data set is refused on the driver, in words, before a worker starts."""
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import yaml
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import load_contract, save_contract
-from raytrain.data.manifest import check_history_files, read_manifest
+from raytrain.data.manifest import Manifest, check_history_files, read_manifest
+from raytrain.data.synthetic import synthetic_manifest
 from raytrain.errors import ContractError, RaytrainError
 from raytrain.models.declared import check_histories
 from raytrain.training.specs import scoring_spec, training_specs
@@ -240,7 +242,7 @@ def test_a_contract_survives_its_file(sound, tmp_path):
 def test_a_manifest_lists_every_row_group_and_its_fingerprint_follows_the_files(dataset):
     contract = load_contract(str(dataset))
     first = read_manifest(contract, str(dataset), "target", "train")
-    files = sorted((dataset / "samples/target/train").iterdir())
+    files = sorted((dataset / "samples/target/train").glob("bucket-*"))
     counts = [
         pq.ParquetFile(file).metadata.row_group(group).num_rows for file in files for group in range(pq.ParquetFile(file).num_row_groups)
     ]
@@ -249,3 +251,38 @@ def test_a_manifest_lists_every_row_group_and_its_fingerprint_follows_the_files(
     for file in files:
         write_samples(file, pq.read_table(file), row_group_rows=5)
     assert first.fingerprint() != read_manifest(contract, str(dataset), "target", "train").fingerprint()
+
+
+def test_a_manifest_of_row_counts_by_hand():
+    manifest = Manifest.of(["a", "b", "c", "d"], [np.array(counts, np.int64) for counts in ([5, 0, 3], [], [0], [7])])
+    assert manifest.files == ("a", "b", "c", "d")
+    assert manifest.file_index.tolist() == [0, 0, 3]
+    assert manifest.row_group.tolist() == [0, 2, 0]
+    assert manifest.num_rows.tolist() == [5, 3, 7]
+
+
+def test_a_synthetic_manifest_is_one_that_files_would_give():
+    manifest = synthetic_manifest(num_files=6, row_groups_per_file=4, rows_per_row_group=100, seed=1)
+    same = Manifest.of(manifest.files, np.split(manifest.num_rows, 6))
+    assert same.fingerprint() == manifest.fingerprint() == synthetic_manifest(6, 4, 100, seed=1).fingerprint()
+    assert manifest.fingerprint() != synthetic_manifest(6, 4, 100, seed=2).fingerprint()
+    counts = manifest.num_rows.reshape(6, 4)
+    assert (counts[:, :3] == 100).all()
+    assert ((counts[:, 3] > 0) & (counts[:, 3] <= 100)).all()
+
+
+def test_ten_million_row_groups_stay_lean():
+    counts = synthetic_manifest(num_files=100_000, row_groups_per_file=100, rows_per_row_group=8192)
+    parts = np.split(counts.num_rows, 100_000)
+    tracemalloc.start()
+    try:
+        manifest = Manifest.of(counts.files, parts)
+        built_mib, peak_mib = (size / 2**20 for size in tracemalloc.get_traced_memory())
+        fingerprint = manifest.fingerprint()
+    finally:
+        tracemalloc.stop()
+    assert len(manifest.num_rows) == 10**7
+    assert fingerprint == counts.fingerprint()
+    # 16 bytes a row group are 153 MiB, of the 2 GiB that a plan may take on the driver.
+    assert built_mib < 160
+    assert peak_mib < 240

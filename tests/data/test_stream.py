@@ -7,7 +7,7 @@ import pytest
 
 from raytrain.data.batch import Batch
 from raytrain.data.micro_batches import local_micro_batches, micro_batches_of
-from raytrain.data.stream import StreamDataConfig, StreamSpec, dataset_of
+from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
 from tests.data.build import build_dataset
 from tests.data.served import keys_of, micro_batches_for, stream_spec
 
@@ -29,7 +29,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> StreamSpec:
 def streamed(spec: StreamSpec, world_size: int, deterministic: bool, num_passes: int) -> list[list[list[Keys]]]:
     """pass -> rank -> the keys of its micro-batches in the order received."""
     config = StreamDataConfig(deterministic)
-    shards = config.configure({spec.name: dataset_of(spec, world_size)()}, world_size, None, None)
+    shards = config.configure({spec.name: StreamStart(spec)}, world_size, None, None)
 
     def consume(rank: int) -> list[list[Keys]]:
         shard = shards[rank][spec.name]
@@ -66,7 +66,7 @@ def test_out_of_order_every_row_arrives_once_and_ranks_get_equally_many(spec, wo
 
 
 def test_histories_and_labels_come_through_unchanged(spec):
-    shards = StreamDataConfig(True).configure({spec.name: dataset_of(spec, 1)()}, 1, None, None)
+    shards = StreamDataConfig(True).configure({spec.name: StreamStart(spec)}, 1, None, None)
     for received, local in zip(micro_batches_of(shards[0][spec.name], spec), local_micro_batches(spec), strict=True):
         assert np.array_equal(received.histories["source"].items, local.histories["source"].items)
         assert np.array_equal(received.label, local.label)

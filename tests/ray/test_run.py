@@ -67,8 +67,8 @@ def test_the_best_and_the_newest_checkpoint_are_kept(runs: str) -> None:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     reported = [record for record in records if record["kind"] == "checkpoint"]
     best = [record for record in reported if record["best"]][-1]
-    kept = {path.name for path in (run / "checkpoints").glob("checkpoint_*") if path.is_dir()}
-    assert kept == {Path(best["path"]).name, Path(reported[-1]["path"]).name}
+    kept = {str(path.relative_to(run / "checkpoints")) for path in (run / "checkpoints").glob("*/step-*")}
+    assert kept == {best["name"], reported[-1]["name"]}
 
 
 def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:

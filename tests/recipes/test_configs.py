@@ -5,10 +5,13 @@ import pytest
 from pipelines.prepare import load_prepare_config, prepare
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.parquet import ParquetRecipe
+from pipelines.recipes.synthetic import SyntheticRecipe
+from raytrain.data.contract import load_contract
 from raytrain.errors import ConfigError
 
 MOVIELENS = "pipelines/configs/prepare_movielens.yaml"
 EXAMPLE = "pipelines/configs/prepare_parquet_example.yaml"
+SYNTHETIC = "pipelines/configs/prepare_synthetic.yaml"
 
 
 def test_the_committed_configs_are_valid():
@@ -17,6 +20,21 @@ def test_the_committed_configs_are_valid():
     assert isinstance(recipe, ParquetRecipe)
     assert recipe.keys.item.num_rows == 50
     assert recipe.table_rows() == {"user": None, "item": 50, "country": None, "category": None, "hour": 25}
+    assert load_prepare_config(SYNTHETIC).recipe == SyntheticRecipe()
+
+
+def test_synthetic_rows_are_prepared_without_ray(tmp_path):
+    overrides = [f"output={tmp_path}", "recipe.num_rows=500", "recipe.num_id_features=3", "recipe.num_eval_rows=50", "row_group_rows=100"]
+    said = []
+    contract = prepare(load_prepare_config(SYNTHETIC, overrides), said.append)
+    assert contract == load_contract(str(tmp_path))
+    assert contract.domains["target"].splits["train"].num_rows == 500
+    assert "600 of 600 rows and events" in said[-1]
+
+
+def test_a_mistake_in_the_synthetic_recipe_is_named():
+    with pytest.raises(ConfigError, match=r"recipe\.num_source_row=3. Did you mean num_source_rows"):
+        load_prepare_config(SYNTHETIC, ["recipe.num_source_row=3"])
 
 
 @pytest.mark.parametrize(

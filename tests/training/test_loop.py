@@ -15,10 +15,11 @@ from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import DataError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.settings import with_overrides
-from raytrain.training.loop import Learner, Schedule, TrainOutcome, build_learner, evaluate, train, train_step
+from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train, train_step
 from raytrain.training.optimizers import lr_share
 from raytrain.training.parallel import World
 from raytrain.training.specs import scoring_spec, training_specs
+from raytrain.training.state import RunState, TrainOutcome
 from raytrain.training.stopping import EarlyStopping
 from tests.data.build import build_dataset
 
@@ -33,7 +34,7 @@ class ListSession:
     def log(self, record: dict[str, Any]) -> None:
         self.records.append(record)
 
-    def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool) -> None:
+    def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool, files: dict[str, bytes]) -> None:
         self.checkpoints.append((step, best))
 
 
@@ -67,7 +68,7 @@ def run_loop(job: JobConfig) -> tuple[TrainOutcome, ListSession, Learner]:
         joined([local_micro_batches(spec) for spec in streams]),
         lambda: local_micro_batches(valid),
         Schedule(streams[0].plan.num_batches, streams[0].total_batches),
-        tuple(spec.domain for spec in streams),
+        RunState(job, {spec.domain: spec.manifest for spec in streams}, World()),
         session,
     )
     assert outcome.rows_trained["target"] + outcome.rows_quarantined["target"] == streams[0].plan.num_rows_in(outcome.num_steps)

@@ -1,0 +1,30 @@
+"""A few seeds of the slow harness, one for each kind of death, and elastic workers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults.driver import KINDS
+from tests.faults.with_ray import SETTINGS, run_seed
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(101, KINDS[0]), (102, KINDS[2]), (103, KINDS[5]), (104, KINDS[6])], ids=str)
+def test_a_killed_run_counts_every_row_once(seed, kind):
+    run_seed(seed, kinds=(kind,))
+
+
+def test_data_is_exact_with_the_run_on_s3(s3_bucket):
+    run_seed(105, runs=f"{s3_bucket}/faults", kinds=(KINDS[2], KINDS[4]))
+
+
+def test_workers_follow_the_nodes_and_count_every_row_once():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.elastic"], env=os.environ | SETTINGS, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [start["world_size"] for start in json.loads(done.stdout.splitlines()[-1])] == [1, 2, 1]
