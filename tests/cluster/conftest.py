@@ -1,4 +1,4 @@
-"""A data set to look at, and no cluster that happens to run on this machine."""
+"""A data set to look at, and no cluster that the caller's shell happens to name."""
 
 import pytest
 
@@ -6,9 +6,8 @@ from tests.data.build import build_dataset
 
 
 @pytest.fixture(autouse=True)
-def no_cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("ray")))
 
 
 @pytest.fixture(scope="session")

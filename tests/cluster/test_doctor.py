@@ -35,7 +35,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory, dataset: str) -> list[Part]:
     directory = tmp_path_factory.mktemp("sound")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_TMPDIR", str(directory))
         return list(diagnose(write_job(directory, dataset), [*FIT, "data.source_batch_size=16"], sound_facts()))
 
 

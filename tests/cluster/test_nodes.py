@@ -41,15 +41,3 @@ def test_a_job_is_held_against_the_cluster_and_not_against_this_machine(tmp_path
     assert checks["cluster"].found == "10.0.0.1:6379: 2 nodes, 32 CPUs, 0 GPUs"
     assert (checks["CPUs"].status, checks["memory"].status) == ("ok", "ok")
     assert "16 worker(s) x (process" in checks["memory"].found
-
-
-@pytest.mark.ray
-def test_a_living_ray_is_asked(ray_2_cpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import ray
-
-    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    place = cluster_place()
-    assert (place.num_cpus, len(place.nodes)) == (2.0, 1)
-    assert place.nodes[0].memory > place.nodes[0].store > 0
-    assert place.free_cpus is not None
-    assert place.free_cpus <= 2
