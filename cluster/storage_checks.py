@@ -59,7 +59,7 @@ def check_run_name(job: JobConfig) -> Check | None:
     except (ConfigError, OSError, pa.ArrowException):
         return None
     if taken:
-        return Check("run name", "warn", f"{storage.uri} exists", "Choose another run.name, or go on with that run: raytrain train --resume.")
+        return Check("run name", "warn", f"{storage.uri} exists", "Choose another run.name, or go on with --resume.")
     return Check("run name", "ok", f"{storage.uri} is free")
 
 
