@@ -260,6 +260,11 @@ class JobConfig(Section):
                 "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
                 f"Received: scaling.num_workers={self.scaling.max_workers}. Set tables.backend=sharded."
             )
+        if self.scaling.elastic and self.training.checkpoint_every_steps is None:
+            raise ValueError(
+                "Elastic workers go on from checkpoints whenever their number changes, so there have to be some between evaluations. "
+                "Received: training.checkpoint_every_steps=null. Set it to the steps that a change may cost."
+            )
         if self.data.batch_size < self.scaling.max_workers:
             raise ValueError(
                 "data.batch_size has to give every worker a row. "

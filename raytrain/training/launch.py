@@ -20,6 +20,9 @@ def connect(needs: Needs) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # A run is a dozen processes, most of them idle: below 4 the raylet warns about that on a laptop.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "4")
+        if local:
+            # Nobody preempts a Ray of one's own; the watcher is one more process to start.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
         # Without an address Ray would join whatever cluster somebody has started on this machine.
         ray.init("local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)

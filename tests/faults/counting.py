@@ -17,6 +17,7 @@ from tests.data.build import DomainRows, Layout, numbered_samples, write_dataset
 
 NUM_USERS = 20
 NUM_SCORED_ROWS = 40
+BATCH_SIZE = 16
 
 
 def write_counting_dataset(path: str | Path, num_target: int, num_source: int, row_group_rows: int = 40, num_buckets: int = 3) -> Contract:
@@ -52,7 +53,7 @@ def counting_job(path: str, runs: str, *overrides: str) -> JobConfig:
     """Both domains in every step, two epochs of the target."""
     values: dict[str, Any] = {
         "run": {"name": "counted", "storage_path": runs, "tensorboard": False},
-        "data": {"path": path, "batch_size": 16, "source_batch_size": 16, "window_batches": 4, "cpus_per_read_task": 0.2},
+        "data": {"path": path, "batch_size": BATCH_SIZE, "source_batch_size": BATCH_SIZE, "window_batches": 4, "cpus_per_read_task": 0.2},
         "model": {"name": "counter"},
         "tables": {"dim": 4, "optimizer": "sgd", "lr": 1.0},
         "optimizer": {"name": "sgd"},
@@ -89,9 +90,27 @@ def _whole(table: Any) -> Any:
     return shards[0].tensor
 
 
-def expected_counts(path: str, num_epochs: int) -> npt.NDArray[np.int64]:
-    """Training rows of either domain ``num_epochs`` times, scored rows never."""
-    counts = np.zeros(load_contract(path).tables["row_id"].num_rows, dtype=np.int64)
-    for file in Path(path).glob("samples/*/train/bucket-*.parquet"):
-        counts[pq.read_table(file, columns=["row_id"]).column(0).to_numpy()] = num_epochs
-    return counts
+def check_counts(path: str, run: str, num_epochs: int) -> None:
+    """Holds the counts of a finished run to arithmetic on the files: the target's rows once an epoch each, and as many steps of
+    source rows, no row twice before every row once; scored rows never.
+
+    Raises:
+        AssertionError: a row was counted too often or too seldom.
+    """
+    counts, seen = read_counts(run), np.zeros(0, dtype=np.int64)
+    num_steps = num_epochs * -(-len(ids_in(path, "target")) // BATCH_SIZE)
+    for domain in ("target", "source"):
+        ids = ids_in(path, domain)
+        passes, rest = divmod(num_steps, -(-len(ids) // BATCH_SIZE))
+        found = counts[ids]
+        total = passes * len(ids) + min(rest * BATCH_SIZE, len(ids))
+        described = f"{domain}: {total} visits of {len(ids)} rows expected, counted {np.bincount(found)}"
+        assert (found.sum(), found.min(), found.max()) == (total, passes, passes + (rest > 0)), described
+        seen = np.concatenate([seen, ids])
+    assert not np.delete(counts, seen).any(), "rows that are not trained on were"
+
+
+def ids_in(path: str, domain: str) -> npt.NDArray[np.int64]:
+    """The row ids of a domain's training rows."""
+    files = sorted(Path(path).glob(f"samples/{domain}/train/bucket-*.parquet"))
+    return np.concatenate([pq.read_table(file, columns=["row_id"]).column(0).to_numpy() for file in files]).astype(np.int64)
