@@ -70,7 +70,9 @@ def test_forty_workers_on_two_cpus_are_told_how_many_fit():
 )
 def test_elastic_workers_need_room_for_the_fewest(num_cpus, expected):
     # Streams of elastic workers reserve nothing: Ray gives the workers every CPU that fits one.
-    checks = cores(machine(num_cpus), "scaling.num_workers={min: 1, max: 4}", "scaling.cpus_per_worker=2")
+    checks = cores(
+        machine(num_cpus), "scaling.num_workers={min: 1, max: 4}", "scaling.cpus_per_worker=2", "training.checkpoint_every_steps=9"
+    )
     assert (checks["CPUs at 1"].status, checks["CPUs at 4"].status) == expected
 
 
@@ -128,7 +130,9 @@ def test_too_few_cpus_are_no_lack_of_memory():
 
 
 def test_elastic_workers_are_counted_at_both_ends():
-    checks = memory(machine(memory=4 * GIB), "scaling.num_workers={min: 1, max: 8}", "scaling.cpus_per_worker=0.1")
+    checks = memory(
+        machine(memory=4 * GIB), "scaling.num_workers={min: 1, max: 8}", "scaling.cpus_per_worker=0.1", "training.checkpoint_every_steps=9"
+    )
     assert (checks["memory at 1"].status, checks["memory at 8"].status) == ("ok", "warn")
 
 
