@@ -1,4 +1,4 @@
-"""What a plan of 10^7 row groups costs: ``python -m tests.scale.plan``.
+"""What a plan of 10^7 row groups costs: ``python -m tests.scale.plan --batch-size 1024``.
 
 20 billion rows in 100,000 files, a cursor half through an epoch with 20,000 fragments open and half trained: far more than
 an ordered stream ever leaves, so that the figures bound those of a run.
@@ -36,10 +36,10 @@ def _part(fragment: np.ndarray, plan: FragmentPlan, trained: np.ndarray) -> Prov
     return Provenance("target", 0, np.full(len(rows), fragment[0], np.int32), rows, np.full(len(rows), STATUS_OK, np.int8))
 
 
-def measure(num_files: int, row_groups_per_file: int, num_open: int) -> dict[str, float]:
+def measure(num_files: int, row_groups_per_file: int, num_open: int, batch_size: int) -> dict[str, float]:
     """Seconds and MiB of each step; the peak is that of the process."""
     figures: dict[str, float] = {}
-    plan = FragmentPlan(synthetic_manifest(num_files, row_groups_per_file, 2000, 0), 65_536)
+    plan = FragmentPlan(synthetic_manifest(num_files, row_groups_per_file, 2000, 0), batch_size)
     figures["row_groups"], figures["rows"] = len(plan.manifest.num_rows), plan.num_rows
     saved = half_way(plan, num_open, np.random.default_rng(0)).to_bytes()
     figures["cursor_mib"] = len(saved) / 2**20
@@ -56,8 +56,8 @@ def measure(num_files: int, row_groups_per_file: int, num_open: int) -> dict[str
     return figures
 
 
-def main(num_files: int = 100_000, row_groups_per_file: int = 100, num_open: int = 20_000) -> None:
-    for name, value in measure(num_files, row_groups_per_file, num_open).items():
+def main(num_files: int = 100_000, row_groups_per_file: int = 100, num_open: int = 20_000, batch_size: int = 65_536) -> None:
+    for name, value in measure(num_files, row_groups_per_file, num_open, batch_size).items():
         sys.stdout.write(f"{name:>14} {value:,.1f}\n")
 
 
