@@ -34,7 +34,9 @@ def run_apart(module: str, inputs: Mapping[str, str], timeout_s: float) -> Outco
         for path in paths:
             path.write_text(inputs[path.name], encoding="utf-8")
         ended, errors = _run([sys.executable, "-m", module, str(output), *map(str, paths)], timeout_s)
-        records = tuple(json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()) if output.exists() else ()
+        # A process that died amid a line has left half of one.
+        lines = output.read_text(encoding="utf-8").splitlines(keepends=True) if output.exists() else []
+        records = tuple(json.loads(line) for line in lines if line.endswith("\n"))
     words = [line for line in errors.splitlines() if line.strip()]
     return Outcome(records, ended, words[-1].strip() if words else "")
 

@@ -20,8 +20,10 @@ NUM_SCORED_ROWS = 40
 BATCH_SIZE = 16
 
 
-def write_counting_dataset(path: str | Path, num_target: int, num_source: int, row_group_rows: int = 40, num_buckets: int = 3) -> Contract:
-    """Domains target and source; ``row_id`` is unique over domains and splits, from 1."""
+def write_counting_dataset(
+    path: str | Path, num_target: int, num_source: int, row_group_rows: int = 40, num_buckets: int = 3, num_rows_of_table: int = 0
+) -> Contract:
+    """Domains target and source; ``row_id`` is unique over domains and splits, from 1, in a table of at least so many rows."""
     domains = {
         "target": DomainRows(
             {
@@ -41,7 +43,7 @@ def write_counting_dataset(path: str | Path, num_target: int, num_source: int, r
         pq.write_table(rows.append_column("row_id", ids), file, row_group_size=row_group_rows)
     contract = contract.model_copy(
         update={
-            "tables": contract.tables | {"row_id": Table(num_rows=next_id)},
+            "tables": contract.tables | {"row_id": Table(num_rows=max(next_id, num_rows_of_table))},
             "features": (*contract.features, Feature(name="row_id", kind="id", table="row_id")),
         }
     )
