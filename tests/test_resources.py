@@ -32,7 +32,10 @@ def test_workers_and_streams_are_added_up():
 
 
 def test_of_elastic_workers_the_fewest_have_to_fit():
-    assert needs_of(job_for("scaling.num_workers={min: 2, max: 9}", "scaling.use_gpu=true"), 1).num_gpus == 2
+    assert (
+        needs_of(job_for("scaling.num_workers={min: 2, max: 9}", "scaling.use_gpu=true", "training.checkpoint_every_steps=9"), 1).num_gpus
+        == 2
+    )
 
 
 def test_sums_of_floats_are_no_over_ask():
