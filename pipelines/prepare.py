@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.synthetic import SyntheticRecipe
-from raytrain.config import read_text
+from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
 from raytrain.data.prepare.write import Layout
@@ -49,7 +49,9 @@ def load_prepare_config(path: str | Path, overrides: tuple[str, ...] | list[str]
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown, a value is out of range.
     """
-    return PrepareConfig.parse(with_overrides(parse_yaml(read_text(path), str(path)), overrides), str(path))
+    values = parse_yaml(read_text(path), str(path))
+    check_kind(values, str(path), "recipe")
+    return PrepareConfig.parse(with_overrides(values, overrides), str(path))
 
 
 def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> Contract:

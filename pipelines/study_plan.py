@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
-from raytrain.config import JobConfig, NonNegativeInt, read_text
+from raytrain.config import JobConfig, NonNegativeInt, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
 from raytrain.metrics.bootstrap import Metric
@@ -127,7 +127,9 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, tuple[s
         ConfigError: the file is missing or no YAML, a key is unknown, an arm that is compared does not exist.
     """
     own = [override for override in overrides if override.partition("=")[0].strip().split(".")[0] in Study.model_fields]
-    study = Study.parse(with_overrides(parse_yaml(read_text(path), path), own), path)
+    values = parse_yaml(read_text(path), path)
+    check_kind(values, path, "arms")
+    study = Study.parse(with_overrides(values, own), path)
     return study, tuple(override for override in overrides if override not in own)
 
 

@@ -135,6 +135,31 @@ def bench(
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="YAML file; the machine alone when left out")] = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables")] = False,
+) -> None:
+    """Check the machine and, with a job's config, whether a run of it would work; exits 2 if not.
+
+    [dim]raytrain doctor pipelines/configs/movielens_din.yaml scaling.num_workers=2[/dim]
+    """
+    from cluster.checks import has_failed, json_of, table_of
+    from cluster.doctor import diagnose
+
+    parts = []
+    tables = Console(width=None if sys.stdout.isatty() else 160)
+    for part in diagnose(config, overrides or ()):
+        parts.append(part)
+        if not as_json:
+            tables.print(table_of(part))
+    if as_json:
+        console.print_json(json.dumps(json_of(parts)))
+    if has_failed(parts):
+        raise typer.Exit(2)
+
+
 def main() -> None:
     """Prints errors of ours without a traceback and exits 2."""
     try:

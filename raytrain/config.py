@@ -1,7 +1,8 @@
 """The typed job: one YAML file plus dotted overrides -> a frozen ``JobConfig``. Torch-free, so reading one is instant."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -10,6 +11,13 @@ from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
 CONFIG_FILE = "config.yaml"
+KINDS = {
+    "model": ("a job", "raytrain train"),
+    "recipe": ("a prepare config", "raytrain prepare"),
+    "arms": ("a study", "raytrain study"),
+}
+"""The section that tells a kind of file from the others -> its name, and the command that takes it."""
+
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -252,6 +260,11 @@ class JobConfig(Section):
                 "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
                 f"Received: scaling.num_workers={self.scaling.max_workers}. Set tables.backend=sharded."
             )
+        if self.scaling.elastic and self.training.checkpoint_every_steps is None:
+            raise ValueError(
+                "Elastic workers go on from checkpoints whenever their number changes, so there have to be some between evaluations. "
+                "Received: training.checkpoint_every_steps=null. Set it to the steps that a change may cost."
+            )
         if self.data.batch_size < self.scaling.max_workers:
             raise ValueError(
                 "data.batch_size has to give every worker a row. "
@@ -266,7 +279,28 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown, a value is out of range.
     """
-    return JobConfig.parse(with_overrides(parse_yaml(read_text(path), str(path)), overrides), str(path))
+    values = parse_yaml(read_text(path), str(path))
+    check_kind(values, str(path), "model")
+    return JobConfig.parse(with_overrides(values, overrides), str(path))
+
+
+def check_kind(values: Mapping[str, Any], origin: str, own_key: str) -> None:
+    """Tells a file of another kind from a broken one, by the section that only its kind has.
+
+    Args:
+        own_key: of KINDS, what the reader takes.
+
+    Raises:
+        ConfigError: ``values`` is a file for another command.
+    """
+    others = [key for key in KINDS if key in values and key != own_key]
+    if others and own_key not in values:
+        kind, command = KINDS[others[0]]
+        own_kind, own_command = KINDS[own_key]
+        raise ConfigError(
+            f"`{own_command}` takes {own_kind}, which has `{own_key}:`. "
+            f"Received: {origin} with `{others[0]}:`, which looks like {kind}. Run `{command} {origin}`."
+        )
 
 
 def read_text(path: str | Path) -> str:

@@ -1,5 +1,7 @@
 """What a job keeps busy at one time, as arithmetic. Torch-free: the cluster's preflight asks before anything starts."""
 
+import os
+import sys
 from dataclasses import dataclass
 
 from raytrain.config import JobConfig
@@ -20,22 +22,49 @@ class Needs:
     def total(self) -> float:
         return self.num_workers * self.cpus_per_worker + self.num_streams * self.cpus_per_read_task
 
+    @property
+    def arithmetic(self) -> str:
+        return (
+            f"scaling.num_workers={self.num_workers} x scaling.cpus_per_worker={self.cpus_per_worker:g} + {self.num_streams} streams x "
+            f"data.cpus_per_read_task={self.cpus_per_read_task:g} = {self.total:g} CPUs"
+        )
+
+    def advice(self, available: float) -> str:
+        """A change after which the job fits."""
+        left = available - self.num_streams * self.cpus_per_read_task
+        # The billionth is for floats: 2 - 3 x 0.1 is not quite 1.7.
+        fewer = int((left + 1e-9) / self.cpus_per_worker)
+        smaller = int((left + 1e-9) * 100 / self.num_workers) / 100
+        if smaller >= LEAST_CPUS_PER_WORKER:
+            return f"Set scaling.cpus_per_worker={smaller:g}, or fewer workers."
+        if fewer >= 1:
+            return f"Set scaling.num_workers={fewer}."
+        return "Lower data.cpus_per_read_task and scaling.cpus_per_worker, or use a machine with more CPUs."
+
     def check(self, available: float) -> None:
         """Ray would wait for ever for a read task that never fits, so this refuses first.
 
         Raises:
             ResourceError: with the arithmetic.
         """
-        if self.total <= available:
-            return
-        left = available - self.num_streams * self.cpus_per_read_task
-        fitting = max(0.05, int(100 * left / self.num_workers) / 100)
-        raise ResourceError(
-            f"Workers and read tasks have to fit on the cluster at the same time. Received: scaling.num_workers={self.num_workers} x "
-            f"scaling.cpus_per_worker={self.cpus_per_worker:g} + {self.num_streams} streams x "
-            f"data.cpus_per_read_task={self.cpus_per_read_task:g} = {self.total:g} CPUs, and there are {available:g}. "
-            f"Set scaling.cpus_per_worker={fitting:g}, or fewer workers."
-        )
+        # Ray counts CPUs in ten-thousandths; a sum of floats may miss by less.
+        if self.total > available + 1e-6:
+            raise ResourceError(
+                "Workers and read tasks have to fit on the cluster at the same time. "
+                f"Received: {self.arithmetic}, and there are {available:g}. {self.advice(available)}"
+            )
+
+    def check_gpus(self, available: float) -> None:
+        """Raises ResourceError when there are fewer GPUs than workers that want one."""
+        if self.num_gpus > available:
+            raise ResourceError(
+                f"Every worker needs a GPU. Received: scaling.use_gpu=true, scaling.num_workers={self.num_gpus}, and there are "
+                f"{available:g} GPUs. Set scaling.use_gpu=false, or fewer workers."
+            )
+
+
+LEAST_CPUS_PER_WORKER = 0.05
+"""Less is no advice: so many workers would take turns on one core."""
 
 
 def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
@@ -47,3 +76,22 @@ def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
     num_gpus = scaling.min_workers if scaling.use_gpu else 0
     cpus_per_read_task = 0.0 if scaling.elastic else job.data.cpus_per_read_task
     return Needs(scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, cpus_per_read_task, num_gpus)
+
+
+def num_training_streams(job: JobConfig) -> int:
+    """One per domain whose rows are trained on."""
+    return 2 if job.data.source_batch_size else 1
+
+
+def cluster_address() -> str | None:
+    """Address of the cluster that a run joins: RAY_ADDRESS ("auto" for one that was started on this machine).
+
+    null: a run starts a Ray of its own on this machine, whoever else has started one there. Inside a Ray job RAY_ADDRESS is set.
+    """
+    return os.environ.get("RAY_ADDRESS") or None
+
+
+def is_alone() -> bool:
+    """Whether a run would have this machine and no more: there is no cluster to join, and this process has started no Ray."""
+    ray = sys.modules.get("ray")
+    return cluster_address() is None and not (ray is not None and ray.is_initialized())

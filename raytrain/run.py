@@ -19,11 +19,10 @@ from rich.console import Console
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
 from raytrain.errors import ConfigError, RunError
-from raytrain.models.baselines.tabular import TABULAR_MODELS
-from raytrain.models.registry import NEURAL_MODELS
+from raytrain.footprint import refuse_over_ask
+from raytrain.models.declared import DECLARED
 from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import Storage
-from raytrain.training.report import write_report
 
 RESULT_FILE = "result.json"
 SCORING_KEYS = ("data.path=", "data.batch_size=", "data.max_quarantine_share=", "data.cpus_per_read_task=", "scaling.")
@@ -68,7 +67,9 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
     if resume and run.storage.exists(RESULT_FILE):
         console.print(f"run {run.storage.uri} is finished", highlight=False)
         return read_result(run.storage.uri)
-    if job.model.name in NEURAL_MODELS:
+    if job.model.name in DECLARED:
+        refuse_over_ask(run.job, run.contract)
+        # Torch, TorchRec and Ray take seconds to load: what can be refused without them has been.
         from raytrain.training.neural import plan_neural, train_neural
 
         assignment = plan_neural(run.storage, run.job, run.contract)
@@ -81,6 +82,8 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
         result, records = train_tabular_run(run.storage, run.job, run.contract, console)
     result["wall_s"] = time.perf_counter() - started
     run.storage.write_text(RESULT_FILE, json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n")
+    from raytrain.training.report import write_report
+
     write_report(run.storage, result, records, list(baselines))
     console.print(f"wrote {run.storage.join(RESULT_FILE)} and {run.storage.join('report.html')}", highlight=False)
     return result
@@ -154,7 +157,8 @@ def _score(
 ) -> dict[str, dict[str, float]]:
     run = open_run(path, overrides)
     domain = domain or run.contract.target
-    if run.job.model.name in NEURAL_MODELS:
+    if run.job.model.name in DECLARED:
+        refuse_over_ask(run.job, run.contract, training=False)
         from raytrain.training.neural import score_neural
 
         checkpoint = read_result(path)["best_checkpoint"]
@@ -170,8 +174,6 @@ def _name(job: JobConfig) -> Run:
     Raises:
         RunError: the name is taken.
     """
-    known = {*NEURAL_MODELS, *TABULAR_MODELS}
-    assert job.model.name in known, f"{job.model.name} is in the config's union but in no registry"
     run = _at(job, job.run.name or f"{job.model.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     if run.storage.exists(CONFIG_FILE):
         raise RunError(
@@ -194,6 +196,11 @@ def _reopen(job: JobConfig) -> Run:
         raise RunError(
             f"--resume needs a run that was begun. Received: {run.storage.uri}, without {CONFIG_FILE}. "
             "Check run.name and run.storage_path, or leave --resume out to begin it."
+        )
+    if load_contract(run.storage.uri) != run.contract:
+        raise RunError(
+            f"A run goes on with the data it was begun with. Received: data.path={run.job.data.path}, whose {CONTRACT_FILE} differs "
+            f"from that of {run.storage.uri}. Restore the data set, or start a new run."
         )
     begun, asked = (
         flat_keys(values) for values in (parse_yaml(run.storage.read_text(CONFIG_FILE), CONFIG_FILE), job.model_dump(mode="json"))

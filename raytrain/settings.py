@@ -30,8 +30,7 @@ class Section(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as err:
-            lines = [_explain(cls, detail) for detail in err.errors()]
-            raise ConfigError(f"{origin}: " + "\n".join(lines)) from None
+            raise ConfigError(f"{origin}: " + "\n".join(_lines(cls, err.errors()))) from None
 
 
 def parse_yaml(text: str, origin: str) -> dict[str, Any]:
@@ -93,6 +92,35 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _lines(root: type[BaseModel], details: Iterable[ErrorDetails]) -> list[str]:
+    """One line a problem: the keys that a section has of another member of its union are one, however many."""
+    lines: list[str] = []
+    foreign: dict[tuple[str, ...], list[str]] = {}
+    for detail in details:
+        location = [str(part) for part in detail["loc"]]
+        if detail["type"] == "extra_forbidden" and any(location[-1] in keys for keys in _other_members(root, location[:-1]).values()):
+            foreign.setdefault(tuple(location[:-1]), []).append(location[-1])
+        else:
+            lines.append(_explain(root, detail))
+    for at, keys in foreign.items():
+        path, chosen = ".".join(at[:-1]), at[-1]
+        owner = next((name for name, known in _other_members(root, list(at)).items() if known.issuperset(keys)), "other ones")
+        lines.append(
+            f"Every key of {path} has to be one of {chosen}'s. Received: {path}.name={chosen} with {', '.join(keys)} of {owner}. "
+            f"Replace the whole section: '{path}={{name: {chosen}}}'."
+        )
+    return lines
+
+
+def _other_members(root: type[BaseModel], location: list[str]) -> dict[str, set[str]]:
+    """Where ``location`` ends in the tag of a union: name -> fields of the members that the tag does not choose."""
+    sections = _sections_at(root, location)
+    if not location or not _is_tag(root, location[:-1], location[-1]):
+        return {}
+    names = {section.model_fields["name"].default: set(section.model_fields) for section in sections}
+    return {name: fields for name, fields in names.items() if name != location[-1]}
 
 
 def _explain(root: type[BaseModel], detail: ErrorDetails) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# How often Ray Train looks at its workers: a tiny run is over before the 2 s of its default.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
 # Two threads on two cores wait for each other whenever anything else runs: ten times slower under load.
 torch.set_num_threads(1)
 
@@ -46,7 +49,7 @@ def ray_2_cpus(s3_bucket: str) -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     if started:
         ray.shutdown()

@@ -18,13 +18,14 @@ LAYERS = (
     ("raytrain.errors",),
     ("raytrain.settings", "raytrain.storage"),
     ("raytrain.config",),
-    ("raytrain.resources",),
+    ("raytrain.resources", "raytrain.machine"),
     ("raytrain.data",),
     ("raytrain.embeddings", "raytrain.metrics"),
     ("raytrain.models",),
+    ("raytrain.footprint",),
     ("raytrain.training",),
     ("raytrain.run",),
-    ("pipelines", "tuning"),
+    ("pipelines", "tuning", "cluster"),
     ("raytrain.cli",),
 )
 # What cluster/ may see: what loads no torch.
@@ -34,18 +35,23 @@ TORCH_FREE = (
     "raytrain.storage",
     "raytrain.config",
     "raytrain.resources",
+    "raytrain.machine",
     "raytrain.data.contract",
     "raytrain.data.manifest",
-    "raytrain.data.manifest_cache",
     "raytrain.data.cursor",
+    "raytrain.data.manifest_cache",
     "raytrain.data.fragments",
     "raytrain.data.history",
     "raytrain.data.provenance",
     "raytrain.data.quarantine",
     "raytrain.data.reader",
-    "raytrain.data.synthetic",
     "raytrain.data.window",
+    "raytrain.data.synthetic",
+    "raytrain.embeddings.config",
     "raytrain.embeddings.plan",
+    "raytrain.models.baselines.declarations",
+    "raytrain.models.declared",
+    "raytrain.footprint",
 )
 # Package -> the only places that import it.
 CONFINED = {
@@ -55,7 +61,14 @@ CONFINED = {
     "torchrec": ("raytrain.embeddings", "raytrain.training", "raytrain.metrics"),
     "fbgemm_gpu": ("raytrain.embeddings", "raytrain.training"),
 }
-MODEL_IMPORTS = ("raytrain.models", "raytrain.data.batch", "raytrain.data.contract", "raytrain.embeddings.tables", "raytrain.config")
+MODEL_IMPORTS = (
+    "raytrain.models",
+    "raytrain.data.batch",
+    "raytrain.data.contract",
+    "raytrain.embeddings.config",
+    "raytrain.embeddings.tables",
+    "raytrain.config",
+)
 # A network has no cluster, no files and no clock.
 NOT_IN_A_MODEL = ("ray", "torchrec", "torch.distributed", "os", "pathlib", "fsspec", "pyarrow", "time", "datetime", "subprocess")
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "shared"}

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.prepare import load_prepare_config
+from pipelines.study_plan import load_study
 from raytrain.config import JobConfig, load_config
 from raytrain.errors import ConfigError
 from tests.messages import assert_three_parts
@@ -45,7 +47,11 @@ BAD_OVERRIDES = {
     "an unknown key": (["data.batchsize=8"], ("data.batchsize=8", "Did you mean batch_size?")),
     "an unknown key two levels down": (["training.early_stopping.patince=1"], ("patince=1", "Did you mean patience?")),
     "an unknown key of the model": (["model.num_head=1"], ("model.num_head=1", "Did you mean num_heads?")),
-    "a key of another model": (["model.num_leaves=7"], ("model.num_leaves=7", "Did you mean num_heads?")),
+    "a key of another model": (["model.num_leaves=7"], ("model.name=din with num_leaves of lightgbm", "model={name: din}")),
+    "another model on this one's keys": (
+        ["model.dropout=0.1", "model.num_heads=2", "model.name=logistic"],
+        ("model.name=logistic with dropout, num_heads of din", "Replace the whole section: 'model={name: logistic}'."),
+    ),
     "an unknown model": (["model.name=dien"], ("model.name has to be a known one", "'dien'", "Did you mean din?")),
     "text for a number": (["training.epochs=many"], ("training.epochs", "Received: training.epochs='many'")),
     "a fraction for a count": (["data.batch_size=2.5"], ("data.batch_size", "2.5")),
@@ -116,6 +122,22 @@ def test_a_missing_file_a_directory_and_binary_noise_are_refused(tmp_path):
         with pytest.raises(ConfigError) as error:
             load_config(tmp_path / name)
         assert_three_parts(error.value, "A config file has to be", str(tmp_path / name))
+
+
+CONFIGS = Path(__file__).parents[1] / "pipelines"
+KINDS = {
+    "prepare to train": (load_config, "configs/prepare_movielens.yaml", "looks like a prepare config", "Run `raytrain prepare "),
+    "study to train": (load_config, "studies/movielens_baselines.yaml", "looks like a study", "Run `raytrain study "),
+    "job to prepare": (load_prepare_config, "configs/movielens_din.yaml", "looks like a job", "Run `raytrain train "),
+    "job to study": (load_study, "configs/movielens_din.yaml", "looks like a job", "Run `raytrain train "),
+}
+
+
+@pytest.mark.parametrize(("load", "file", "kind", "command"), KINDS.values(), ids=KINDS)
+def test_a_file_of_another_kind_is_sent_to_its_command(load, file, kind, command):
+    with pytest.raises(ConfigError) as error:
+        load(str(CONFIGS / file))
+    assert_three_parts(error.value, kind, command + str(CONFIGS / file))
 
 
 def test_a_job_is_frozen(config):

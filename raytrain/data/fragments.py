@@ -17,6 +17,8 @@ from raytrain.data.cursor import TrainedRows, trained_mask
 from raytrain.data.manifest import Manifest
 from raytrain.data.window import Ints, Window, generator
 
+Packed = npt.NDArray[np.uint8] | None
+
 
 @dataclass(frozen=True)
 class FragmentPlan:
@@ -102,7 +104,7 @@ class FragmentPlan:
         served[num_complete == last - first + 1] = 0
         # Windows with some rows trained and some not: as many as were open at the checkpoint, and their neighbours.
         for index in np.flatnonzero((num_touched > 0) & (served > 0)).tolist():
-            window = self._window(line, epoch, index, int(served[index]))
+            window = self._window(line, epoch, index, int(first[index]), int(last[index]), int(served[index]))
             mask = trained_mask(trained, window.fragments, window.starts, window.stops)
             if mask.any():
                 masks[index] = np.packbits(mask)
@@ -113,8 +115,7 @@ class FragmentPlan:
         order = self.order(epoch)
         return _Line(order, np.cumsum(self.manifest.num_rows[order]))
 
-    def _window(self, line: "_Line", epoch: int, index: int, num_served: int) -> Window:
-        first, last = (int(bound[0]) for bound in line.slices_of(np.array([index]), self.window_rows))
+    def _window(self, line: "_Line", epoch: int, index: int, first: int, last: int, num_served: int, trained: Packed = None) -> Window:
         fragments = line.order[first : last + 1]
         ends, num_rows = line.ends[first : last + 1], self.manifest.num_rows[fragments]
         begins, start = ends - num_rows, index * self.window_rows
@@ -127,6 +128,7 @@ class FragmentPlan:
             starts=np.maximum(start - begins, 0),
             stops=np.minimum(start + self.window_rows, ends) - begins,
             num_served=num_served,
+            trained=trained,
         )
 
 
@@ -166,9 +168,10 @@ class Remaining:
             if not len(rest.index):
                 continue
             line = self.plan._line(rest.epoch)
-            for index in rest.index.tolist():
+            bounds = line.slices_of(rest.index, self.plan.window_rows)
+            for index, first, last in zip(rest.index.tolist(), *(bound.tolist() for bound in bounds), strict=True):
                 num_served = min(self.plan.window_rows, rest.limit - index * self.plan.window_rows)
-                yield replace(self.plan._window(line, rest.epoch, index, num_served), trained=rest.masks.get(index))
+                yield self.plan._window(line, rest.epoch, index, first, last, num_served, rest.masks.get(index))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import History, SideInformation
-from raytrain.errors import DataError
+from raytrain.errors import DataError, StreamError
 from raytrain.storage import Storage
 
 Ints = npt.NDArray[np.int64]
@@ -141,7 +141,7 @@ def _row_groups(storage: Storage, file: str, wanted: Ints, side: list[str]) -> I
     """The row groups of ``file`` that can hold one of the users ``wanted`` (footer statistics decide)."""
     columns = ["user", "item", "time", *side]
     try:
-        with storage.filesystem.open_input_file(storage.path(file)) as handle:
+        with storage.open_steady(file) as handle:
             parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
             user_column = parquet.schema_arrow.names.index("user")
             for index in range(parquet.num_row_groups):
@@ -158,8 +158,14 @@ def _row_groups(storage: Storage, file: str, wanted: Ints, side: list[str]) -> I
                     events={name: array.flatten().to_numpy(zero_copy_only=False) for name, array in lists.items()},
                     num_bytes=metadata.total_byte_size,
                 )
+    except StreamError:
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
+        if isinstance(err, OSError) and err.errno and not isinstance(err, FileNotFoundError):
+            raise StreamError(
+                f"{storage.join(file)} has to be readable. Received: {reason}. Check the storage, then resume the run."
+            ) from err
         raise DataError(f"{storage.join(file)} has to be a readable history file. Received: {reason}. Prepare the data set again.") from err
 
 

@@ -4,7 +4,6 @@ A micro-batch leaves as an Arrow table *of one row*: every column is wrapped in 
 or drops sample rows, and collation and shuffling cost the training process nothing.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,9 +20,6 @@ from raytrain.data.quarantine import check_rows, empty_rows, save_quarantine
 from raytrain.data.window import FragmentSlice, Window, micro_batches
 from raytrain.errors import DataError, StreamError
 from raytrain.storage import Storage
-
-NUM_ATTEMPTS = 4
-FIRST_RETRY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -115,37 +111,24 @@ def _read_slice(storage: Storage, part: FragmentSlice, schema: pa.Schema) -> pa.
 
     Raises:
         DataError: the file is gone.
-        StreamError: its storage cannot be reached, several times over.
+        StreamError: its storage cannot be reached.
     """
-    for attempt in range(NUM_ATTEMPTS):
-        try:
-            with storage.filesystem.open_input_file(storage.path(part.file)) as handle:
-                parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
-                table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
-            rows = table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
-            return rows if rows.num_rows == part.num_rows else empty_rows(schema, part.num_rows)
-        except FileNotFoundError as err:
-            raise DataError(
-                f"{storage.join(part.file)} has to be there for every worker. "
-                "Received: no such file. Put the data where all machines see it."
-            ) from err
-        except (pa.ArrowException, OSError) as err:
-            # Arrow reports damaged pages and a lost network alike; only one of them still gives bytes.
-            if _gives_bytes(storage, part.file):
-                return empty_rows(schema, part.num_rows)
-            reason = err
-        time.sleep(FIRST_RETRY_S * 2**attempt)
-    raise StreamError(
-        f"{storage.join(part.file)} has to be readable. Received: {reason}, {NUM_ATTEMPTS} times. Check the storage, then resume the run."
-    )
-
-
-def _gives_bytes(storage: Storage, file: str) -> bool:
     try:
-        with storage.filesystem.open_input_file(storage.path(file)) as handle:
-            return len(handle.read(1)) == 1
-    except OSError:
-        return False
+        with storage.open_steady(part.file) as handle:
+            parquet = pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
+            table = parquet.read_row_group(part.row_group, columns=schema.names, use_threads=False)
+        rows = table.slice(part.start, part.num_rows).select(schema.names).cast(schema)
+    except FileNotFoundError as err:
+        raise DataError(
+            f"{storage.join(part.file)} has to be there for every worker. Received: no such file. Put the data where all machines see it."
+        ) from err
+    except (pa.ArrowException, OSError) as err:
+        if isinstance(err, OSError) and err.errno:
+            raise StreamError(
+                f"{storage.join(part.file)} has to be readable. Received: {err}. Check the storage, then resume the run."
+            ) from err
+        rows = schema.empty_table()
+    return rows if rows.num_rows == part.num_rows else empty_rows(schema, part.num_rows)
 
 
 def _padding_row(schema: pa.Schema, epoch: int) -> pa.Table:

@@ -5,13 +5,10 @@ The same plan sizes a cluster on paper and places the shards of a run. Tables ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from raytrain.embeddings.config import TableConfig
 from raytrain.errors import TablesError
 from raytrain.settings import nearest
-
-if TYPE_CHECKING:
-    from raytrain.embeddings.tables import TableConfig
 
 FLOAT_BYTES = 4
 MIB = 2**20
@@ -66,7 +63,7 @@ class PlannedTable:
         return tuple(size / MIB for size in self.bytes_per_rank)
 
 
-def plan_tables(configs: Sequence["TableConfig"], optimizer: str, num_ranks: int, sharding: str = "auto") -> tuple[PlannedTable, ...]:
+def plan_tables(configs: Sequence[TableConfig], optimizer: str, num_ranks: int, sharding: str = "auto") -> tuple[PlannedTable, ...]:
     """Places tables on ranks; ``sharding`` and ``optimizer`` are the values of the ``tables`` section.
 
     row_wise gives each rank ceil(rows / R) consecutive rows, so the last rank may hold fewer (TorchRec's rule); a table so
@@ -106,7 +103,7 @@ def plan_tables(configs: Sequence["TableConfig"], optimizer: str, num_ranks: int
     )
 
 
-def whole_tables(configs: Sequence["TableConfig"], optimizer: str) -> tuple[PlannedTable, ...]:
+def whole_tables(configs: Sequence[TableConfig], optimizer: str) -> tuple[PlannedTable, ...]:
     """Every table whole on the one rank there is: the plan of ``LocalTables``."""
     return tuple(
         PlannedTable(
@@ -148,7 +145,7 @@ def describe(plan: Sequence[PlannedTable]) -> str:
     )
 
 
-def _kept(config: "TableConfig", optimizer: str) -> str:
+def _kept(config: TableConfig, optimizer: str) -> str:
     return "frozen" if config.frozen else optimizer
 
 
@@ -156,7 +153,7 @@ def _state_floats_per_row(optimizer: str, num_columns: int) -> int:
     return {"rowwise_adagrad": 1, "adagrad": num_columns}.get(optimizer, 0)
 
 
-def _check_shape(config: "TableConfig", optimizer: str, num_ranks: int, sharding: str) -> None:
+def _check_shape(config: TableConfig, optimizer: str, num_ranks: int, sharding: str) -> None:
     if config.num_rows < 1 or config.dim < 1 or config.dim % _COLUMN_MULTIPLE:
         raise TablesError(
             f"Table {config.name} has to have a row, and dim a multiple of {_COLUMN_MULTIPLE}. "
@@ -171,19 +168,19 @@ def _check_shape(config: "TableConfig", optimizer: str, num_ranks: int, sharding
         )
 
 
-def _leaves_empty(config: "TableConfig", num_ranks: int) -> bool:
+def _leaves_empty(config: TableConfig, num_ranks: int) -> bool:
     """Whether the last rank would hold no row: FBGEMM takes tables of no rows at all for CUDA ones and fails."""
     block = -(-config.num_rows // num_ranks)
     return (num_ranks - 1) * block >= config.num_rows
 
 
-def _row_shards(config: "TableConfig", num_ranks: int) -> tuple[PlannedShard, ...]:
+def _row_shards(config: TableConfig, num_ranks: int) -> tuple[PlannedShard, ...]:
     block = -(-config.num_rows // num_ranks)
     firsts = range(0, config.num_rows, block)
     return tuple(PlannedShard(rank, first, min(block, config.num_rows - first), 0, config.dim) for rank, first in enumerate(firsts))
 
 
-def _spread(configs: Sequence["TableConfig"], num_ranks: int, sharding: str) -> list[tuple[PlannedShard, ...]]:
+def _spread(configs: Sequence[TableConfig], num_ranks: int, sharding: str) -> list[tuple[PlannedShard, ...]]:
     blocks = [column_block(config.dim, num_ranks) if sharding == "column_wise" else config.dim for config in configs]
     pieces = [
         (config.num_rows * block, index, first)

@@ -23,17 +23,12 @@ from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from raytrain.data.batch import Batch
+from raytrain.embeddings.config import INSTALL, VERSION, TableConfig, TableOptimizer
 from raytrain.embeddings.local import check_keys, check_names, fill_initial
 from raytrain.embeddings.plan import PlannedShard, PlannedTable, column_block, describe, plan_tables
-from raytrain.embeddings.tables import Embedded, EmbeddedRows, TableConfig, TableOptimizer
+from raytrain.embeddings.tables import Embedded, EmbeddedRows
 from raytrain.embeddings.unique import unique_ids
 from raytrain.errors import TablesError
-
-VERSION = "1.8.0"
-INSTALL = (
-    "On CPU run: pip install 'tensordict>=0.7' 'torchmetrics>=1.0' pyre-extensions tqdm; "
-    f"pip install --no-deps torchrec=={VERSION} fbgemm-gpu-cpu=={VERSION}. On CUDA run: pip install 'raytrain[cuda]'"
-)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables as data, and the Protocol both backends implement.
+"""The Protocol both backends implement; ``config.py`` holds the tables as data.
 
 A table set maps ids to rows. It looks every *unique* id of a step up once per table, whatever features use the table:
 ``rows[U, D]`` plus one ``inverse`` per feature. A model gathers what it needs, so a history of B x L events costs U rows
@@ -14,34 +14,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from raytrain.data.batch import Batch
-
-
-@dataclass(frozen=True)
-class TableConfig:
-    """One table. ``features`` name columns of ``Batch.ids``; ``histories`` name keys of ``Batch.histories``."""
-
-    name: str
-    num_rows: int
-    dim: int
-    features: tuple[str, ...] = ()
-    histories: tuple[str, ...] = ()
-    init_std: float = 0.01
-    frozen: bool = False
-    """Looked up without gradient: its bytes are the same after training."""
-
-
-@dataclass(frozen=True)
-class TableOptimizer:
-    """Fused into backward: a row moves only where its gradient is not zero.
-
-    Adagrad and SGD are the kinds FBGEMM has on CPU, and both leave a row with a zero gradient bit-identical, so padded
-    and rejected rows (weight 0) may stay in the lookup.
-    """
-
-    kind: str
-    """rowwise_adagrad | adagrad | sgd"""
-    lr: float
-    eps: float = 1e-8
+from raytrain.embeddings.config import TableConfig as TableConfig
+from raytrain.embeddings.config import TableOptimizer as TableOptimizer
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ class Network(Protocol):
     def __call__(self, embedded: Embedded, batch: Batch) -> ModelOutput: ...
 
 
+NetworkBuilder = Callable[[Any, JobConfig, Contract], nn.Module]
+"""(its own config section, job, contract) -> a Network; parameters drawn from torch's global generator"""
+
+
 @dataclass(frozen=True)
 class NeuralModel:
     """An entry of the registry that is trained by gradient descent."""
@@ -42,7 +46,4 @@ class NeuralModel:
     """(its own config section, contract) -> the domains whose history it reads"""
     tables: Callable[[Any, JobConfig, Contract], tuple[TableConfig, ...]]
     """(its own config section, job, contract) -> the tables it needs"""
-    network: Callable[[Any, JobConfig, Contract], nn.Module]
-    """(its own config section, job, contract) -> a Network; parameters drawn from torch's global generator"""
-    queries_item: bool = True
-    """Whether it looks the candidate item up by name, which then has to be among its features."""
+    network: NetworkBuilder

@@ -1,13 +1,17 @@
-"""Every model by name: one literal dict per kind."""
+"""Every neural model by name: what ``declared.py`` has of it, and its network."""
 
-from raytrain.models.base import NeuralModel
-from raytrain.models.baselines.counter import CounterNetwork, counter_tables, no_histories
-from raytrain.models.baselines.din import DinNetwork, din_histories, din_tables
-from raytrain.models.baselines.dnn import DnnNetwork, dnn_histories, dnn_tables
+from raytrain.models.base import NetworkBuilder, NeuralModel
+from raytrain.models.baselines.counter import CounterNetwork
+from raytrain.models.baselines.din import DinNetwork
+from raytrain.models.baselines.dnn import DnnNetwork
+from raytrain.models.declared import DECLARED
 
+NETWORKS: dict[str, NetworkBuilder] = {
+    "din": DinNetwork,
+    "single_domain": DinNetwork,
+    "dnn": DnnNetwork,
+    "counter": CounterNetwork,
+}
 NEURAL_MODELS: dict[str, NeuralModel] = {
-    "counter": NeuralModel(no_histories, counter_tables, CounterNetwork),
-    "din": NeuralModel(din_histories, din_tables, DinNetwork),
-    "single_domain": NeuralModel(din_histories, din_tables, DinNetwork),
-    "dnn": NeuralModel(dnn_histories, dnn_tables, DnnNetwork, queries_item=False),
+    name: NeuralModel(declaration.histories, declaration.tables, NETWORKS[name]) for name, declaration in DECLARED.items()
 }

@@ -26,14 +26,14 @@ from raytrain.errors import RunError, StreamError
 from raytrain.storage import Storage
 from raytrain.training.parallel import unwrapped
 
-# What a .metadata consists of: descriptions of tensors and where their bytes lie.
+# What a .metadata consists of: descriptions of tensors and where their bytes lie. No BytesStorageMetadata: DCP would unpickle
+# whatever such an entry points at.
 _ALLOWED = {
     "collections": {"OrderedDict"},
     "pathlib": {"PosixPath", "PurePosixPath"},
     "torch": {"Size", "device", "dtype", "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"},
     "torch.serialization": {"_get_layout"},
     "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata",
         "ChunkStorageMetadata",
         "Metadata",
         "MetadataIndex",

@@ -6,8 +6,7 @@ import os
 import ray
 
 from raytrain.config import JobConfig
-from raytrain.errors import ResourceError
-from raytrain.resources import Needs
+from raytrain.resources import Needs, cluster_address
 
 
 def connect(needs: Needs) -> None:
@@ -17,22 +16,19 @@ def connect(needs: Needs) -> None:
         ResourceError: the job does not fit.
     """
     if not ray.is_initialized():
-        local = "RAY_ADDRESS" not in os.environ
-        if local:
-            needs.check(os.cpu_count() or 1)
+        local = cluster_address() is None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # A run is a dozen processes, most of them idle: below 4 the raylet warns about that on a laptop.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "4")
+        if local:
+            # Nobody preempts a Ray of one's own; the watcher is one more process to start.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
         # Without an address Ray would join whatever cluster somebody has started on this machine.
         ray.init("local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
-    if needs.num_gpus > resources.get("GPU", 0.0):
-        raise ResourceError(
-            f"Every worker needs a GPU. Received: scaling.use_gpu=true, scaling.num_workers={needs.num_gpus}, and there are "
-            f"{resources.get('GPU', 0.0):g} GPUs. Set scaling.use_gpu=false, or fewer workers."
-        )
+    needs.check_gpus(resources.get("GPU", 0.0))
 
 
 def threads_per_worker(job: JobConfig) -> int:

@@ -4,17 +4,17 @@ from typing import Any
 
 from rich.console import Console
 
-from raytrain.config import DinModel, DnnModel, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.plan import plan_tables
-from raytrain.errors import RunError
-from raytrain.models.registry import NEURAL_MODELS
+from raytrain.errors import CursorError, RunError
+from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
 from raytrain.training.launch import connect, threads_per_worker
-from raytrain.training.specs import check_features, check_histories, scoring_spec, training_specs
+from raytrain.training.specs import scoring_spec, training_specs
 from raytrain.training.worker import Assignment
 
 
@@ -54,12 +54,8 @@ def score_neural(
 
 def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     """The histories the model reads, once they, its features and its tables are known to be there."""
-    model = NEURAL_MODELS[job.model.name]
-    histories = model.histories(job.model, contract)
-    check_histories(contract, histories)
-    if isinstance(job.model, DinModel | DnnModel):
-        check_features(contract, job.model.skip_features, model.queries_item)
-    plan_tables(model.tables(job.model, job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
+    histories = declared_histories(job, contract)
+    plan_tables(declared_tables(job, contract), job.tables.optimizer, job.scaling.max_workers, job.tables.sharding)
     return histories
 
 
@@ -77,6 +73,13 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
     outcome = _last(records, "outcome")
     worker = _last(records, "worker")
     num_rows = sum(outcome["rows_trained"].values())
+    # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
+    expected = {
+        spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
+    }
+    seen = {domain: outcome["rows_trained"][domain] + outcome["rows_quarantined"][domain] for domain in expected}
+    if seen != expected and not outcome["stopped_early"]:
+        raise CursorError(f"Every row has to be trained once an epoch. Received: {seen} rows, expected {expected}. Report this.")
     return {
         "model": job.model.name,
         "dataset": contract.dataset,
@@ -84,10 +87,7 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
         "seed": job.seed,
         "world_size": worker["world_size"],
         "rows_trained": outcome["rows_trained"],
-        # From the plan alone, which no worker had a hand in; up to the step at which early stopping ended the run.
-        "rows_expected": {
-            spec.domain: spec.plan.num_rows_in(outcome["num_steps"]) if outcome["stopped_early"] else spec.expected_rows for spec in streams
-        },
+        "rows_expected": expected,
         "rows_quarantined": outcome["rows_quarantined"],
         "train_samples_per_s": num_rows / outcome["train_s"],
         "data_wait_share": outcome["wait_s"] / outcome["train_s"],

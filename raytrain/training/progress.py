@@ -3,6 +3,7 @@
 Only the driver writes files; a worker sends records and never waits for them.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 from pyarrow.fs import LocalFileSystem
+from ray.exceptions import RayError
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
@@ -45,14 +47,17 @@ class Progress:
         """Takes the last records and writes everything out."""
         self._closing.set()
         self._thread.join()
-        self._drain()
+        # A cluster that is gone must not hide why the run ended.
+        with contextlib.suppress(RayError):
+            self._drain()
         self._flush()
         if self._board is not None:
             self._board.close()
 
     def _poll(self) -> None:
         while not self._closing.wait(POLL_INTERVAL_S):
-            self._drain()
+            with contextlib.suppress(RayError):
+                self._drain()
             if time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
                 self._flush()
 

@@ -172,6 +172,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Peak memory", ", ".join(f"{mib:,.0f}" for mib in result["peak_rss_mib"]) + " MiB, one figure a worker"),
         ("Wall time", str(timedelta(seconds=round(result["wall_s"])))),
     ]
+    restarts = [f"step {start['step']:,} on {start['world_size']} worker(s)" for start in result.get("starts", [])[1:]]
+    if restarts:
+        facts.insert(2, ("Went on from", ", ".join(restarts)))
     if "num_steps" in result:
         ended = ", stopped early" if result["stopped_early"] else ""
         facts.insert(2, ("Steps", f"{result['num_steps']:,}{ended}; the model is the one of step {result['best_step']:,}"))

@@ -1,17 +1,20 @@
 """The loop's surroundings on Ray Train: records to the driver, checkpoints to the storage."""
 
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import yaml
+from pyarrow.fs import LocalFileSystem
 from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.cursor import hash_of
 from raytrain.errors import StorageError
+from raytrain.storage import HOPELESS, sync
 from raytrain.training.checkpoint import save_checkpoint
 from raytrain.training.commit import CURSOR_FILE
 from raytrain.training.loop import Learner
@@ -26,6 +29,13 @@ class RaySession:
         self._mailbox = mailbox
         self._world = world
         self._uploading = False
+        self._launch = ray.train.get_context().get_experiment_name()
+        # A worker that was killed amid a checkpoint has left its copy; nobody else has this launch and rank.
+        self._copies = f"raytrain-{self._launch}-rank{world.rank}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{self._copies}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self.parent: str | None = None
+        """The checkpoint that training went on from, or has saved last."""
 
     def log(self, record: dict[str, Any]) -> None:
         if self._world.rank == 0:
@@ -37,7 +47,7 @@ class RaySession:
         ``ray.train.report`` is a barrier: every rank comes here at the same steps.
         """
         self.settle()
-        directory = tempfile.mkdtemp(prefix="raytrain-checkpoint-")
+        directory = tempfile.mkdtemp(prefix=self._copies)
         save_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
         if self._world.rank == 0:
             files = files | {CONFIG_FILE: yaml.safe_dump(self._job.model_dump(mode="json"), sort_keys=False).encode()}
@@ -45,6 +55,8 @@ class RaySession:
             (Path(directory) / name).write_bytes(data)
         sizes = {str(file.relative_to(directory)): file.stat().st_size for file in Path(directory).rglob("*") if file.is_file()}
         asynchronous = self._job.training.checkpoint_upload == "async"
+        # A restart may come to the same step again: two attempts must not share a directory. Rank 0's name is taken.
+        name = self._world.broadcast(f"step-{step:08d}-{secrets.token_hex(3)}")
         ray.train.report(
             metrics
             | {
@@ -53,15 +65,16 @@ class RaySession:
                 "best": best,
                 "cursor": hash_of(files.get(CURSOR_FILE, b"")),
                 "files": sizes,
+                "parent": self.parent,
             },
             checkpoint=ray.train.Checkpoint.from_directory(directory),
-            # A restart may come to the same step again: two attempts must not share a directory.
-            checkpoint_dir_name=f"step-{step:08d}-{secrets.token_hex(3)}",
+            checkpoint_dir_name=name,
             checkpoint_upload_fn=_upload,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC if asynchronous else CheckpointUploadMode.SYNC,
             delete_local_checkpoint_after_upload=True,
         )
         self._uploading = True
+        self.parent = f"{self._launch}/{name}"
 
     def settle(self) -> None:
         """Waits until the last checkpoint is committed, so that one upload at most is under way; a collective."""
@@ -79,9 +92,16 @@ def _upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint
     storage = ray.train.get_context().get_storage()
     try:
         uploaded: ray.train.Checkpoint = storage.persist_current_checkpoint(checkpoint, name)
+        if isinstance(uploaded.filesystem, LocalFileSystem):
+            for file in Path(uploaded.path).iterdir():
+                sync(file)
+            sync(Path(uploaded.path))
     except (OSError, RuntimeError) as err:
-        raise StorageError(
+        shutil.rmtree(checkpoint.path, ignore_errors=True)
+        refused = StorageError(
             f"A checkpoint has to reach {storage.experiment_fs_path}. Received: {err}. "
             "Free space, or check the storage and your access; then go on from the last checkpoint with --resume."
-        ) from err
+        )
+        refused.retryable = getattr(err, "errno", None) not in HOPELESS
+        raise refused from err
     return uploaded

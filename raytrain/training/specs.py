@@ -6,8 +6,7 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
-from raytrain.errors import ConfigError, ContractError
-from raytrain.settings import nearest
+from raytrain.errors import ConfigError
 
 
 def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...], quarantine_path: str) -> tuple[StreamSpec, ...]:
@@ -43,32 +42,6 @@ def scoring_spec(
     if labelled:
         check_labels(contract, job.data.path, domain, split)
     return replace(spec, shuffle=False)
-
-
-def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
-    """Raises ContractError when a model wants a history that the data set has not."""
-    for name in histories:
-        if name not in contract.domains:
-            raise ContractError(f"model.histories has to name domains of the data set. Received: {name}. {nearest(name, contract.domains)}")
-        if contract.domains[name].history is None:
-            raise ContractError(f"Domain {name} has to have a history. Received: none in contract.yaml. Prepare the data set with one.")
-
-
-def check_features(contract: Contract, skipped: tuple[str, ...], queries_item: bool) -> None:
-    """Raises ContractError when a feature to skip is unknown, none is left, or a model lacks the candidate item it queries."""
-    names = [feature.name for feature in contract.features]
-    for name in skipped:
-        if name not in names:
-            raise ContractError(f"model.skip_features has to name features of the data set. Received: {name}. {nearest(name, names)}")
-    if not set(names) - set(skipped):
-        raise ContractError(
-            f"A model has to have a feature left. Received: features {names}, model.skip_features={list(skipped)}. Skip fewer."
-        )
-    if queries_item and (contract.item in skipped or contract.item not in names):
-        raise ContractError(
-            f"The model attends to histories with the candidate item, so {contract.item} has to be a feature. "
-            f"Received: features {names}, model.skip_features={list(skipped)}. Add it, or skip it no longer."
-        )
 
 
 def _spec(

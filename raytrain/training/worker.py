@@ -13,15 +13,16 @@ from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.micro_batches import joined, micro_batches_of
 from raytrain.data.stream import StreamSpec
+from raytrain.errors import RunError
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_checkpoint, load_weights
-from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, newest
+from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, best_of, newest
 from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train
 from raytrain.training.parallel import World
 from raytrain.training.predictions import PredictionWriter
 from raytrain.training.process import peak_rss_mib
 from raytrain.training.session import RaySession
-from raytrain.training.state import STATE_FILE, RunState
+from raytrain.training.state import STATE_FILE, RunState, TrainOutcome
 from raytrain.training.torch_setup import set_up_torch
 
 
@@ -56,6 +57,11 @@ def run_worker(config: dict[str, Any]) -> None:
     storage = Storage(assignment.storage_uri)
     checkpoint = _train(assignment, learner, session, storage) if assignment.train else assignment.checkpoint
     load_weights(Storage(storage.join(f"{CHECKPOINTS}/{checkpoint}")), learner.tables, learner.network)
+    if assignment.predictions_path:
+        if world.rank == 0:
+            # Of a launch that died while it scored, perhaps with more workers.
+            Storage(assignment.predictions_path).delete_dir("")
+        world.broadcast(None)
     for spec in assignment.test:
         writer = PredictionWriter(spec, assignment.predictions_path, world.rank) if assignment.predictions_path else None
         metrics = evaluate(job, learner, _batches(spec), writer.add if writer else None)
@@ -78,6 +84,7 @@ def _train(assignment: Assignment, learner: Learner, session: RaySession, storag
         directory = Storage(storage.join(f"{CHECKPOINTS}/{found.name}"))
         load_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
     state = RunState(job, {spec.domain: spec.manifest for spec in assignment.train}, world, saved)
+    session.parent = found.name if found else None
     session.log({"kind": "start", "step": state.outcome.num_steps, "world_size": world.size})
     cursor = saved[CURSOR_FILE] if saved else b""
     num_left = max(spec.remaining(cursor).num_batches for spec in assignment.train)
@@ -85,9 +92,21 @@ def _train(assignment: Assignment, learner: Learner, session: RaySession, storag
     stream = joined([_batches(spec, cursor) for spec in assignment.train])
     outcome = train(job, learner, stream, lambda: _batches(valid), schedule, state, session)
     session.settle()
-    newest_one, _ = world.broadcast(_newest(storage) if world.rank == 0 else None)
-    session.log({"kind": "outcome", "best_checkpoint": newest_one.best, **asdict(outcome)})
-    return str(newest_one.best)
+    best = world.broadcast(_best(storage, outcome) if world.rank == 0 else None)
+    session.log({"kind": "outcome", "best_checkpoint": best, **asdict(outcome)})
+    return str(best)
+
+
+def _best(storage: Storage, outcome: TrainOutcome) -> str:
+    """Name of the best checkpoint, once the last one counts and agrees with what training saw."""
+    last = newest(storage)
+    best = best_of(storage, last) if last else None
+    if last is None or best is None or (last.step, best.step) != (outcome.num_steps, outcome.best_step):
+        raise RunError(
+            f"The last and the best checkpoint of a run have to count. Received: steps {last and last.step} and {best and best.step}, "
+            f"trained to {outcome.num_steps}, best at {outcome.best_step}. Resume the run."
+        )
+    return best.name
 
 
 def _newest(storage: Storage) -> tuple[Committed | None, dict[str, bytes] | None]:

@@ -16,7 +16,8 @@ from raytrain.data.contract import load_contract, save_contract
 from raytrain.data.manifest import Manifest, check_history_files, read_manifest
 from raytrain.data.synthetic import synthetic_manifest
 from raytrain.errors import ContractError, RaytrainError
-from raytrain.training.specs import check_histories, scoring_spec, training_specs
+from raytrain.models.declared import check_histories
+from raytrain.training.specs import scoring_spec, training_specs
 from tests.data.build import build_dataset, write_samples
 from tests.messages import assert_three_parts
 

@@ -225,7 +225,7 @@ def test_a_model_trains_on_it(dataset):
         "tables": {"backend": "local"},
     }
     job_config = JobConfig.parse(values, "test")
-    learner = build_learner(job_config, contract, World.alone())
+    learner = build_learner(job_config, contract, World())
     batch = next(local_micro_batches(stream_spec(contract, dataset, 256, ("target", "source"), history_length=10)))
     losses = [float(train_step(job_config, learner, batch, step, 20)) for step in range(20)]
     assert losses[-1] < losses[0]

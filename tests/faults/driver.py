@@ -1,13 +1,16 @@
 """A driver process with one fault planted in it, its controller or one of its workers: ``python -m tests.faults.driver SPEC``.
 
-The fault kills a process with SIGKILL once, at a point its spec names; a marker file keeps it from firing again.
+A death kills a process with SIGKILL once, at a point its spec names; a marker file keeps it from firing again. A refusal
+makes every upload of the launch fail from a point on. A clock runs backwards in the workers and the controller.
 """
 
+import errno
 import json
 import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from raytrain.training import commit, engine, progress
 from raytrain.training.worker import run_worker
 from tests.faults.counting import counting_job
 
-KINDS = (
+DEATHS = (
     "worker at a step",
     "worker before its upload",
     "worker amid its upload",
@@ -29,6 +32,9 @@ KINDS = (
     "controller after the commit",
     "driver at a step",
 )
+REFUSALS = {"disk full": errno.ENOSPC, "storage read-only": errno.EROFS, "storage gone amid the upload": errno.EIO}
+CLOCK = "clock going backwards"
+KINDS = (*DEATHS, *REFUSALS, CLOCK)
 
 
 class Fault:
@@ -41,13 +47,31 @@ class Fault:
         if kind != self.kind:
             return
         self._left -= 1
-        if self._left > 0:
+        if self._left <= 0 and self._mark():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def refuse(self) -> None:
+        if self.kind not in REFUSALS:
             return
+        self._left -= 1
+        if self._left <= 0:
+            self._mark()
+            raise OSError(REFUSALS[self.kind], os.strerror(REFUSALS[self.kind]))
+
+    def turn_back_the_clock(self) -> None:
+        if self.kind != CLOCK:
+            return
+        self._mark()
+        wall, monotonic = time.time(), time.monotonic()
+        time.time = lambda: wall - 3600 - (time.monotonic() - monotonic)
+
+    def _mark(self) -> bool:
+        """Whether the fault fires for the first time."""
         try:
             os.close(os.open(self._marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+            return False
+        return True
 
 
 def mortal_worker(config: dict[str, Any]) -> None:
@@ -58,6 +82,7 @@ def mortal_worker(config: dict[str, Any]) -> None:
     spec = config["fault"]
     if spec and get_context().get_world_rank() == spec["rank"] % get_context().get_world_size():
         fault = Fault(spec["kind"], spec["at"], spec["marker"])
+        fault.turn_back_the_clock()
         add, persist = Cursor.add, StorageContext.persist_current_checkpoint
 
         def mortal_add(self: Cursor, part: Any) -> None:
@@ -66,13 +91,14 @@ def mortal_worker(config: dict[str, Any]) -> None:
 
         def mortal_persist(self: StorageContext, checkpoint: Any, name: str) -> Any:
             fault.fire("worker before its upload")
-            if fault.kind == "worker amid its upload":
+            if fault.kind in ("worker amid its upload", "storage gone amid the upload"):
                 first = min(Path(checkpoint.path).iterdir())
                 target = self.build_checkpoint_path_from_name(name)
                 self.storage_filesystem.create_dir(target)
                 with self.storage_filesystem.open_output_stream(f"{target}/{first.name}") as half:
                     half.write(first.read_bytes()[: first.stat().st_size // 2])
             fault.fire("worker amid its upload")
+            fault.refuse()
             persisted = persist(self, checkpoint, name)
             fault.fire("worker after its upload")
             return persisted
@@ -89,6 +115,7 @@ class MortalCommit(commit.CommitCallback):
     def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
         if not hasattr(self, "fault") and self.spec:
             self.fault = Fault(self.spec["kind"], self.spec["at"], self.spec["marker"])
+            self.fault.turn_back_the_clock()
         if self.spec:
             self.fault.fire("controller before the commit")
         super().after_report(run_context, metrics, checkpoint)
@@ -117,7 +144,7 @@ def main() -> None:
 
         engine.TorchTrainer, engine.CommitCallback, progress.Progress._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
     progress.POLL_INTERVAL_S = 0.1
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     job = counting_job(spec["data"], spec["runs"], *spec["overrides"])
     train(job, Console(soft_wrap=True), resume=spec["resume"])
 

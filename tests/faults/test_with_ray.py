@@ -13,13 +13,13 @@ from tests.faults.with_ray import SETTINGS, run_seed
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize(("seed", "kind"), [(101, KINDS[0]), (102, KINDS[2]), (103, KINDS[5]), (104, KINDS[6])], ids=str)
+@pytest.mark.parametrize(("seed", "kind"), [(101, KINDS[0]), (102, KINDS[5]), (103, KINDS[6])], ids=str)
 def test_a_killed_run_counts_every_row_once(seed, kind):
-    run_seed(seed, kinds=(kind,))
+    assert kind in run_seed(seed, kinds=(kind,)).fired
 
 
 def test_data_is_exact_with_the_run_on_s3(s3_bucket):
-    run_seed(105, runs=f"{s3_bucket}/faults", kinds=(KINDS[2], KINDS[4]))
+    assert run_seed(105, runs=f"{s3_bucket}/faults", kinds=(KINDS[2], KINDS[4])).fired
 
 
 def test_workers_follow_the_nodes_and_count_every_row_once():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
 
 from raytrain.config import JobConfig
 from raytrain.data.collate import Collator
@@ -131,13 +133,36 @@ def test_a_checkpoint_is_read_from_any_file_system(saved: tuple[Learner, str], s
     assert all(torch.equal(old, new) for old, new in zip(before, learner.network.parameters(), strict=True))
 
 
-def test_code_in_a_checkpoint_is_not_run(saved: tuple[Learner, str], tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> Any:
-            return Path.touch, (tmp_path / "ran",)
+class Harmful:
+    """Unpickling it leaves a file."""
 
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def metadata_of_code(directory: Path, ran: Path) -> Any:
+    return Harmful(ran)
+
+
+def metadata_that_points_at_code(directory: Path, ran: Path) -> Any:
+    """A sound description, but of one entry that DCP would unpickle."""
+    torch.save(Harmful(ran), directory / "harmful")
+    metadata = pickle.loads((directory / ".metadata").read_bytes())
+    name = next(name for name in metadata.state_dict_metadata if name.startswith("network."))
+    metadata.state_dict_metadata[name] = BytesStorageMetadata()
+    for index in [index for index in metadata.storage_data if index.fqn == name]:
+        del metadata.storage_data[index]
+    metadata.storage_data[MetadataIndex(name)] = _StorageInfo("harmful", 0, (directory / "harmful").stat().st_size)
+    return metadata
+
+
+@pytest.mark.parametrize("harmful", [metadata_of_code, metadata_that_points_at_code])
+def test_code_in_a_checkpoint_is_not_run(saved: tuple[Learner, str], tmp_path: Path, harmful: Any) -> None:
     learner, directory = saved
-    (Path(directory) / ".metadata").write_bytes(pickle.dumps(Harmful()))
+    (Path(directory) / ".metadata").write_bytes(pickle.dumps(harmful(Path(directory), tmp_path / "ran")))
     with pytest.raises(RunError, match=r"describe tensors only. Received: .*Do not use this checkpoint"):
         load_weights(Storage(directory), learner.tables, learner.network)
     assert not (tmp_path / "ran").exists()

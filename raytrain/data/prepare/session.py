@@ -4,9 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 import ray.data
+
+from raytrain.resources import cluster_address
 
 _QUIET = ("ray", "ray.data")
 
@@ -20,7 +23,10 @@ def ray_session(num_cpus: int | None) -> Iterator[float]:
     bars = context.enable_progress_bars
     try:
         if started:
-            ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # A cluster has the CPUs it has; without an address Ray would join any that runs on this machine.
+            address = cluster_address()
+            own: dict[str, Any] = {} if address else {"num_cpus": num_cpus, "include_dashboard": False}
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
         context.enable_progress_bars = False

@@ -13,38 +13,9 @@ from torch import Tensor, nn
 from raytrain.config import CounterModel, JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
-from raytrain.embeddings.tables import Embedded, TableConfig
-from raytrain.errors import ConfigError
+from raytrain.embeddings.tables import Embedded
 from raytrain.models.base import ModelOutput
-from raytrain.settings import nearest
-
-COUNTS = "counts"
-
-
-def no_histories(model: CounterModel, contract: Contract) -> tuple[str, ...]:
-    """It reads none."""
-    return ()
-
-
-def counter_tables(model: CounterModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
-    """One table of zeros.
-
-    Raises:
-        ConfigError: the feature is missing, or the optimizer would not add one a visit.
-    """
-    features = {feature.name: feature for feature in contract.features if feature.kind == "id"}
-    if model.feature not in features:
-        raise ConfigError(
-            f"model.feature has to name an id that is unique to each sample. Received: {model.feature}. {nearest(model.feature, features)}"
-        )
-    if (job.tables.optimizer, job.tables.lr, job.optimizer.schedule, job.optimizer.warmup_steps) != ("sgd", 1.0, "constant", 0):
-        raise ConfigError(
-            "The counter has to add one a visit. "
-            f"Received: tables.optimizer={job.tables.optimizer}, tables.lr={job.tables.lr}, optimizer.schedule={job.optimizer.schedule}, "
-            f"optimizer.warmup_steps={job.optimizer.warmup_steps}. Set tables.optimizer=sgd, tables.lr=1, optimizer.schedule=constant."
-        )
-    num_rows = contract.table_of(features[model.feature]).num_rows
-    return (TableConfig(name=COUNTS, num_rows=num_rows, dim=job.tables.dim, features=(model.feature,), init_std=0.0),)
+from raytrain.models.baselines.declarations import COUNTS
 
 
 class CounterNetwork(nn.Module):

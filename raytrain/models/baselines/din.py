@@ -7,27 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from raytrain.config import DinModel, JobConfig, SingleDomainModel
+from raytrain.config import DinModel, JobConfig
 from raytrain.data.batch import Batch, Sequence
 from raytrain.data.contract import Contract
-from raytrain.embeddings.tables import Embedded, TableConfig, history_feature
+from raytrain.embeddings.tables import Embedded, history_feature
 from raytrain.models.base import ModelOutput
-from raytrain.models.layers.feature_inputs import FeatureInputs, feature_tables
+from raytrain.models.baselines.declarations import din_histories
+from raytrain.models.layers.feature_inputs import FeatureInputs
 from raytrain.models.layers.mlp import mlp
 from raytrain.models.layers.target_attention import TargetAttention
-
-
-def din_histories(model: DinModel, contract: Contract) -> tuple[str, ...]:
-    """As configured, else every domain with a history, or the target alone for ``single_domain``."""
-    if model.histories is not None:
-        return model.histories
-    if isinstance(model, SingleDomainModel):
-        return (contract.target,)
-    return tuple(name for name, domain in contract.domains.items() if domain.history is not None)
-
-
-def din_tables(model: DinModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
-    return feature_tables(job, contract, model.skip_features, din_histories(model, contract))
 
 
 class DinNetwork(nn.Module):

@@ -10,18 +10,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from raytrain.config import DnnModel, JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
-from raytrain.embeddings.tables import Embedded, TableConfig
+from raytrain.embeddings.tables import Embedded
 from raytrain.models.base import ModelOutput
-from raytrain.models.layers.feature_inputs import FeatureInputs, feature_tables
+from raytrain.models.layers.feature_inputs import FeatureInputs
 from raytrain.models.layers.mlp import mlp
-
-
-def dnn_histories(model: DnnModel, contract: Contract) -> tuple[str, ...]:
-    return ()
-
-
-def dnn_tables(model: DnnModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
-    return feature_tables(job, contract, model.skip_features)
 
 
 class DnnNetwork(nn.Module):

@@ -7,10 +7,9 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
-from raytrain.embeddings.tables import Embedded, TableConfig
+from raytrain.embeddings.tables import Embedded
 
 
 class FeatureInputs:
@@ -36,24 +35,3 @@ class FeatureInputs:
             return vectors
         present = (batch.ids[name] > 0).float()[:, :, None]  # [B, M, 1]
         return (vectors * present).sum(1) / present.sum(1).clamp(min=1.0)
-
-
-def feature_tables(
-    job: JobConfig, contract: Contract, skipped: Collection[str], histories: tuple[str, ...] = ()
-) -> tuple[TableConfig, ...]:
-    """One table per id space that a feature that is not skipped, or one of the domains' ``histories``, uses."""
-    spaces = {name: history.table for name in histories if (history := contract.domains[name].history) is not None}
-    features = [feature for feature in contract.features if feature.name not in skipped]
-    used = {feature.table for feature in features} | set(spaces.values())
-    return tuple(
-        TableConfig(
-            name=name,
-            num_rows=table.num_rows,
-            dim=job.tables.dim,
-            features=tuple(feature.name for feature in features if feature.table == name),
-            histories=tuple(key for key, space in spaces.items() if space == name),
-            init_std=job.tables.init_std,
-        )
-        for name, table in contract.tables.items()
-        if name in used
-    )

@@ -9,12 +9,13 @@ from raytrain.data.contract import Contract, load_contract
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.embeddings.tables import EmbeddedRows
 from raytrain.errors import ContractError
-from raytrain.models.baselines.dnn import DnnNetwork, dnn_tables
+from raytrain.models.baselines.declarations import dnn_tables
+from raytrain.models.baselines.dnn import DnnNetwork
+from raytrain.models.declared import DECLARED, check_features
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.settings import with_overrides
 from raytrain.training.loop import build_learner, train_step
 from raytrain.training.parallel import World
-from raytrain.training.specs import check_features
 from tests.data.build import build_dataset
 from tests.data.served import stream_spec
 from tests.distributed.ranks import run_ranks
@@ -120,7 +121,7 @@ def test_sharded_tables_train_like_local_ones(dataset: str) -> None:
 
 
 def test_it_needs_a_feature_but_not_the_item(contract: Contract) -> None:
-    queries_item = NEURAL_MODELS["dnn"].queries_item
+    queries_item = DECLARED["dnn"].queries_item
     check_features(contract, ("item",), queries_item)
     with pytest.raises(ContractError, match="has to have a feature left"):
         check_features(contract, ("user", "item", "country", "tags", "price"), queries_item)

@@ -59,7 +59,7 @@ def test_bad_rows_are_left_out_and_counted(contract: Contract, tmp_path: Path):
 
 def test_events_are_the_histories_of_the_users_asked_for(contract: Contract, tmp_path: Path):
     events = read_events(contract, str(tmp_path), "source", np.array([3, 4, 8]))
-    stored = [row for file in sorted((tmp_path / "histories/source").iterdir()) for row in pq.read_table(file).to_pylist()]
+    stored = [row for file in sorted((tmp_path / "histories/source").glob("bucket-*")) for row in pq.read_table(file).to_pylist()]
     stored = [row for row in stored if row["user"] in (3, 4, 8)]
     assert len(stored) == 3
     for row in stored:

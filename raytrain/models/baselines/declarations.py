@@ -1,0 +1,79 @@
+"""The histories and tables of the neural baselines, read off config and contract. Torch-free."""
+
+from collections.abc import Collection
+
+from raytrain.config import CounterModel, DinModel, DnnModel, JobConfig, SingleDomainModel
+from raytrain.data.contract import Contract
+from raytrain.embeddings.config import TableConfig
+from raytrain.errors import ConfigError
+from raytrain.settings import nearest
+
+COUNTS = "counts"
+"""The table of the counter."""
+
+
+def din_histories(model: DinModel, contract: Contract) -> tuple[str, ...]:
+    """As configured, else every domain with a history, or the target alone for ``single_domain``."""
+    if model.histories is not None:
+        return model.histories
+    if isinstance(model, SingleDomainModel):
+        return (contract.target,)
+    return tuple(name for name, domain in contract.domains.items() if domain.history is not None)
+
+
+def din_tables(model: DinModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
+    return feature_tables(job, contract, model.skip_features, din_histories(model, contract))
+
+
+def dnn_histories(model: DnnModel, contract: Contract) -> tuple[str, ...]:
+    return ()
+
+
+def dnn_tables(model: DnnModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
+    return feature_tables(job, contract, model.skip_features)
+
+
+def counter_histories(model: CounterModel, contract: Contract) -> tuple[str, ...]:
+    return ()
+
+
+def counter_tables(model: CounterModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
+    """One table of zeros.
+
+    Raises:
+        ConfigError: the feature is missing, or the optimizer would not add one a visit.
+    """
+    features = {feature.name: feature for feature in contract.features if feature.kind == "id"}
+    if model.feature not in features:
+        raise ConfigError(
+            f"model.feature has to name an id that is unique to each sample. Received: {model.feature}. {nearest(model.feature, features)}"
+        )
+    if (job.tables.optimizer, job.tables.lr, job.optimizer.schedule, job.optimizer.warmup_steps) != ("sgd", 1.0, "constant", 0):
+        raise ConfigError(
+            "The counter has to add one a visit. "
+            f"Received: tables.optimizer={job.tables.optimizer}, tables.lr={job.tables.lr}, optimizer.schedule={job.optimizer.schedule}, "
+            f"optimizer.warmup_steps={job.optimizer.warmup_steps}. Set tables.optimizer=sgd, tables.lr=1, optimizer.schedule=constant."
+        )
+    num_rows = contract.table_of(features[model.feature]).num_rows
+    return (TableConfig(name=COUNTS, num_rows=num_rows, dim=job.tables.dim, features=(model.feature,), init_std=0.0),)
+
+
+def feature_tables(
+    job: JobConfig, contract: Contract, skipped: Collection[str], histories: tuple[str, ...] = ()
+) -> tuple[TableConfig, ...]:
+    """One table per id space that a feature that is not skipped, or one of the domains' ``histories``, uses."""
+    spaces = {name: history.table for name in histories if (history := contract.domains[name].history) is not None}
+    features = [feature for feature in contract.features if feature.name not in skipped]
+    used = {feature.table for feature in features} | set(spaces.values())
+    return tuple(
+        TableConfig(
+            name=name,
+            num_rows=table.num_rows,
+            dim=job.tables.dim,
+            features=tuple(feature.name for feature in features if feature.table == name),
+            histories=tuple(key for key, space in spaces.items() if space == name),
+            init_std=job.tables.init_std,
+        )
+        for name, table in contract.tables.items()
+        if name in used
+    )

@@ -1,0 +1,88 @@
+"""What a neural model asks of a data set before torch is loaded: the histories it reads and the tables it needs.
+
+The cluster's preflight and a run's first refusals are arithmetic on this; ``registry.py`` adds the networks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raytrain.config import DinModel, DnnModel, JobConfig
+from raytrain.data.contract import Contract
+from raytrain.embeddings.config import TableConfig
+from raytrain.errors import ContractError
+from raytrain.models.baselines.declarations import (
+    counter_histories,
+    counter_tables,
+    din_histories,
+    din_tables,
+    dnn_histories,
+    dnn_tables,
+)
+from raytrain.settings import nearest
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The torch-free part of a model."""
+
+    histories: Callable[[Any, Contract], tuple[str, ...]]
+    """(its own config section, contract) -> the domains whose history it reads"""
+    tables: Callable[[Any, JobConfig, Contract], tuple[TableConfig, ...]]
+    """(its own config section, job, contract) -> the tables it needs"""
+    queries_item: bool = True
+    """Whether it looks the candidate item up by name, which then has to be among its features."""
+
+
+DECLARED: dict[str, Declaration] = {
+    "din": Declaration(din_histories, din_tables),
+    "single_domain": Declaration(din_histories, din_tables),
+    "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),
+    "counter": Declaration(counter_histories, counter_tables, queries_item=False),
+}
+
+
+def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
+    """The domains whose history the job's neural model reads.
+
+    Raises:
+        ContractError: the data set lacks a history or a feature that the model names.
+    """
+    declaration = DECLARED[job.model.name]
+    histories = declaration.histories(job.model, contract)
+    check_histories(contract, histories)
+    skipped = job.model.skip_features if isinstance(job.model, DinModel | DnnModel) else ()
+    check_features(contract, skipped, declaration.queries_item)
+    return histories
+
+
+def declared_tables(job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
+    """The tables of the job's neural model; raises what ``declared_histories`` does."""
+    declared_histories(job, contract)
+    return DECLARED[job.model.name].tables(job.model, job, contract)
+
+
+def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError when a model wants a history that the data set has not."""
+    for name in histories:
+        if name not in contract.domains:
+            raise ContractError(f"model.histories has to name domains of the data set. Received: {name}. {nearest(name, contract.domains)}")
+        if contract.domains[name].history is None:
+            raise ContractError(f"Domain {name} has to have a history. Received: none in contract.yaml. Prepare the data set with one.")
+
+
+def check_features(contract: Contract, skipped: tuple[str, ...], queries_item: bool) -> None:
+    """Raises ContractError when a feature to skip is unknown, none is left, or a model lacks the candidate item it queries."""
+    names = [feature.name for feature in contract.features]
+    for name in skipped:
+        if name not in names:
+            raise ContractError(f"model.skip_features has to name features of the data set. Received: {name}. {nearest(name, names)}")
+    if not set(names) - set(skipped):
+        raise ContractError(
+            f"A model has to have a feature left. Received: features {names}, model.skip_features={list(skipped)}. Skip fewer."
+        )
+    if queries_item and (contract.item in skipped or contract.item not in names):
+        raise ContractError(
+            f"The model attends to histories with the candidate item, so {contract.item} has to be a feature. "
+            f"Received: features {names}, model.skip_features={list(skipped)}. Add it, or skip it no longer."
+        )

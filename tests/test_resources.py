@@ -1,0 +1,75 @@
+"""The arithmetic of CPUs, and who is asked about it."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raytrain.config import JobConfig
+from raytrain.errors import ResourceError
+from raytrain.resources import Needs, cluster_address, is_alone, needs_of, num_training_streams
+from raytrain.settings import with_overrides
+from tests.messages import assert_three_parts
+
+
+def job_for(*overrides: str) -> JobConfig:
+    return JobConfig.parse(with_overrides({"data": {"path": "x"}, "model": {"name": "din"}}, overrides), "test")
+
+
+def test_workers_and_streams_are_added_up():
+    job = job_for("scaling.num_workers=3", "scaling.cpus_per_worker=0.5", "data.source_batch_size=8", "data.cpus_per_read_task=0.25")
+    needs = needs_of(job, num_training_streams(job))
+    # 3 x 0.5 + (target, source, validation) x 0.25
+    assert needs.total == 2.25
+    needs.check(2.25)
+    with pytest.raises(ResourceError) as error:
+        needs.check(2)
+    assert_three_parts(
+        error.value, "3 x scaling.cpus_per_worker=0.5 + 3 streams", "= 2.25 CPUs, and there are 2", "scaling.cpus_per_worker=0.41"
+    )
+
+
+def test_of_elastic_workers_the_fewest_have_to_fit():
+    assert needs_of(job_for("scaling.num_workers={min: 2, max: 9}", "scaling.use_gpu=true"), 1).num_gpus == 2
+
+
+def test_sums_of_floats_are_no_over_ask():
+    Needs(3, 0.1, 7, 0.1).check(1)
+
+
+def test_gpus_are_one_a_worker():
+    Needs(2, 1, 1, 0.5, num_gpus=2).check_gpus(2)
+    with pytest.raises(ResourceError, match=r"scaling\.num_workers=2, and there are 1 GPUs"):
+        Needs(2, 1, 1, 0.5, num_gpus=2).check_gpus(1)
+
+
+@given(
+    st.integers(1, 200),
+    st.sampled_from([0.1, 0.25, 0.5, 1, 2, 3.5]),
+    st.integers(1, 3),
+    st.sampled_from([0.1, 0.25, 0.5, 1]),
+    st.integers(1, 64),
+)
+def test_advice_that_is_followed_is_enough(num_workers, cpus_per_worker, num_streams, cpus_per_read_task, available):
+    needs = Needs(num_workers, cpus_per_worker, num_streams, cpus_per_read_task)
+    if needs.total <= available:
+        return
+    advice = needs.advice(available)
+    smaller, fewer = re.search(r"cpus_per_worker=([\d.]+\d)", advice), re.search(r"num_workers=(\d+)", advice)
+    if smaller:
+        replace(needs, cpus_per_worker=float(smaller[1])).check(available)
+    elif fewer:
+        replace(needs, num_workers=int(fewer[1])).check(available)
+    else:
+        assert replace(needs, num_workers=1).total > available
+        assert "data.cpus_per_read_task" in advice
+
+
+def test_a_cluster_is_joined_only_by_its_address(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_address() is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert cluster_address() == "10.0.0.2:6379"
+    assert not is_alone()
