@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from raytrain.data.batch import Batch
 from raytrain.embeddings.config import TableConfig as TableConfig
@@ -32,8 +31,10 @@ class EmbeddedRows:
 
     def of(self, feature: str) -> Tensor:
         """float32 [B, D] (or [B, M, D], [B, L, D]): the feature's vectors, gathered."""
-        # embedding, not indexing: its backward adds gradients of repeated rows several times faster on CPU.
-        return embedding(self.inverse[feature], self.rows)
+        inverse = self.inverse[feature]
+        # Not embedding(): its CPU backward takes 13 ms for 205 k events of 5 k rows and 41 ms of 402 k, this one 11 and 13, to the
+        # same bits. Plain indexing is slower than both.
+        return self.rows.index_select(0, inverse.reshape(-1)).view(*inverse.shape, self.rows.shape[1])
 
 
 Embedded = Mapping[str, EmbeddedRows]

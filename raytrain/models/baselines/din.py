@@ -45,10 +45,11 @@ class DinNetwork(nn.Module):
         self.head = nn.Sequential(nn.Dropout(model.input_dropout), mlp(num_inputs, model.hidden_units, 1, model.dropout))
 
     def forward(self, embedded: Embedded, batch: Batch) -> ModelOutput:
-        query = self.features.vector(embedded, batch, self.item)  # [B, D]
-        inputs = self.features(embedded, batch)
+        vectors = self.features.vectors(embedded, batch)
+        query = vectors[self.item]  # [B, D]
+        inputs = [*vectors.values(), *self.features.numbers(batch)]
         if self.user:
-            inputs.append(query * self.features.vector(embedded, batch, self.user))
+            inputs.append(query * vectors[self.user])
         for name, attention in self.attention.items():
             history = batch.histories[name]
             keys = embedded[self.history_table[name]].of(history_feature(name))  # [B, L, D]

@@ -25,7 +25,8 @@ class DnnNetwork(nn.Module):
         self.head = mlp(self.features.num_inputs, model.hidden_units, 1, model.dropout)
 
     def forward(self, embedded: Embedded, batch: Batch) -> ModelOutput:
-        logit = self.head(torch.cat(self.features(embedded, batch), dim=1))[:, 0]
+        inputs = [*self.features.vectors(embedded, batch).values(), *self.features.numbers(batch)]
+        logit = self.head(torch.cat(inputs, dim=1))[:, 0]
         return ModelOutput(
             row_loss=binary_cross_entropy_with_logits(logit, batch.label, reduction="none"),
             predictions={"click": torch.sigmoid(logit)},

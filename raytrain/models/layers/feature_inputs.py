@@ -22,14 +22,15 @@ class FeatureInputs:
         self.num_inputs = len(self.table_of) * dim + len(self.dense)
         self._multi = {feature.name for feature in features if feature.kind == "multi"}
 
-    def __call__(self, embedded: Embedded, batch: Batch) -> list[Tensor]:
-        """F tensors [B, D], then N tensors [B, 1]; ``num_inputs`` columns in all."""
-        vectors = [self.vector(embedded, batch, name) for name in self.table_of]
-        return [*vectors, *(batch.dense[name][:, None] for name in self.dense)]
+    def vectors(self, embedded: Embedded, batch: Batch) -> dict[str, Tensor]:
+        """Id feature -> [B, D]; a multi-valued one is the mean of its values, zeros where it has none."""
+        return {name: self._vector(embedded[table].of(name), batch, name) for name, table in self.table_of.items()}
 
-    def vector(self, embedded: Embedded, batch: Batch, name: str) -> Tensor:
-        """[B, D]; a multi-valued feature is the mean of its values, zeros where it has none."""
-        vectors = embedded[self.table_of[name]].of(name)
+    def numbers(self, batch: Batch) -> list[Tensor]:
+        """N tensors [B, 1]."""
+        return [batch.dense[name][:, None] for name in self.dense]
+
+    def _vector(self, vectors: Tensor, batch: Batch, name: str) -> Tensor:
         if name not in self._multi:
             return vectors
         present = (batch.ids[name] > 0).float()[:, :, None]  # [B, M, 1]
