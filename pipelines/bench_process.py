@@ -12,6 +12,7 @@ from pipelines.bench_plan import Measured, Request, Steps
 from raytrain.config import JobConfig
 from raytrain.errors import RunError
 from raytrain.settings import parse_yaml
+from raytrain.training.process import ALLOCATOR
 
 TIMEOUT_S = 900.0
 LOG_LINES = 12
@@ -35,8 +36,8 @@ def measure(stage: str, job: JobConfig, steps: Steps, num_threads: int, director
     )
     request_file.write_text(request.model_dump_json(indent=2))
     command = [sys.executable, "-m", "pipelines.bench_stage", str(request_file), str(result_file)]
-    # OpenMP of libraries besides torch would take every core.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads)}
+    # OpenMP of libraries besides torch would take every core. Ray gives its workers the allocator itself.
+    environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)} | ({} if stage.startswith("ray") else ALLOCATOR)
     try:
         with (directory / "log.txt").open("wb") as log:
             # A session of its own: a stage that hangs is stopped with everything it has started.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -38,18 +39,25 @@ def write_report(directory: Path, result: Record) -> None:
 
 
 def print_report(result: Record, console: Console) -> None:
-    table = Table(title=_title(result), title_justify="left")
-    for name in _shown(result):
-        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
-    for line in result["summary"]:
-        cells = _cells(line)
-        table.add_row(*(cells[name] for name in _shown(result)))
-    console.print(table)
+    """A table of the config as it is and one of the sweep over table sizes, each within 80 columns."""
+    console.print(_title(result), highlight=False, style="italic")
+    for swept in (False, True):
+        lines = [line for line in result["summary"] if (line["table_rows"] is not None) == swept]
+        if not lines:
+            continue
+        shown = [name for name in _shown(lines) if not (swept and name == "start")]
+        table = Table(box=SIMPLE_HEAD)
+        for name in shown:
+            table.add_column(name, justify="left" if name == "stage" else "right", overflow="fold")
+        for line in lines:
+            cells = _cells(line)
+            table.add_row(*(cells[name] for name in shown))
+        console.print(table)
 
 
 def markdown(result: Record) -> str:
     """The table with the command, the machine and the versions it was measured on."""
-    machine, shown = result["machine"], _shown(result)
+    machine, shown = result["machine"], _shown(result["summary"])
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     rows = [_cells(line) for line in result["summary"]]
     lines = [
@@ -109,10 +117,10 @@ def _title(result: Record) -> str:
     )
 
 
-def _shown(result: Record) -> list[str]:
-    """Columns that have something to say: the sweep's are left out where there is none."""
-    swept = any(line["table_rows"] is not None for line in result["summary"])
-    compared = any(line["of_compute"] is not None for line in result["summary"])
+def _shown(lines: Sequence[Record]) -> list[str]:
+    """Columns that have something to say in these lines."""
+    swept = any(line["table_rows"] is not None for line in lines)
+    compared = any(line["of_compute"] is not None for line in lines)
     absent = {"table rows": not swept, "of smallest": not swept, "of compute": not compared}
     return [name for name in _COLUMNS if not absent.get(name)]
 

@@ -13,7 +13,7 @@ from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
 from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import Storage
 from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
-from raytrain.training.process import quieten
+from raytrain.training.process import ALLOCATOR, quieten
 from raytrain.training.progress import Progress
 from raytrain.training.worker import Assignment, run_worker
 
@@ -60,6 +60,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
             storage_path=experiment.root,
             storage_filesystem=experiment.filesystem,
             failure_config=FailureConfig(max_failures=scaling.max_failures),
+            worker_runtime_env={"env_vars": ALLOCATOR},  # type: ignore[call-arg]
             callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, progress.mailbox)],  # type: ignore[list-item]
         ),
     )
