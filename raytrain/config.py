@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from raytrain.errors import ConfigError
+from raytrain.model_config import ModelSection
 from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
@@ -153,92 +154,6 @@ class ScalingSection(Section):
 
     def describe(self) -> str:
         return f"{self.min_workers} to {self.max_workers}" if self.elastic else str(self.max_workers)
-
-
-class DinModel(Section):
-    """Deep Interest Network over one or both domains' histories (Zhou et al., KDD 2018); defaults are our choice."""
-
-    name: Literal["din"] = "din"
-    histories: tuple[str, ...] | None = None
-    """Domains whose history is attended to; null: every domain that has one (single_domain: the target)."""
-    skip_features: tuple[str, ...] = ()
-    """Features left out of the network. Skip the user id where most scored users are new: their rows are untrained."""
-    attention_units: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
-    num_heads: PositiveInt = 4
-    hidden_units: tuple[PositiveInt, ...] = (128, 64)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """After every hidden layer of the head."""
-    input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On the head's inputs: keeps it from telling users apart by their pooled histories."""
-
-
-class SingleDomainModel(DinModel):
-    """The same network that sees the target history alone."""
-
-    name: Literal["single_domain"] = "single_domain"  # type: ignore[assignment]
-
-
-class DnnModel(Section):
-    """The features' embeddings side by side into an MLP, without histories (deep half of Wide & Deep, arXiv 1606.07792)."""
-
-    name: Literal["dnn"] = "dnn"
-    skip_features: tuple[str, ...] = ()
-    """Features left out of the network."""
-    hidden_units: tuple[PositiveInt, ...] = (256, 64)
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """After every hidden layer."""
-
-
-class ItemMeanModel(Section):
-    """Smoothed mean label of the candidate item in training rows."""
-
-    name: Literal["item_mean"] = "item_mean"
-    prior_rows: PositiveFloat = 2.0
-    """Rows of the overall mean that are added to an item's own."""
-    max_memory_mib: PositiveInt = 16384
-    """Plain baselines work in memory; more than this is refused before a row is read."""
-
-
-class LogisticModel(Section):
-    """Logistic regression on smoothed user, item and cross means of both domains, taken strictly before each row."""
-
-    name: Literal["logistic"] = "logistic"
-    prior_rows: PositiveFloat = 10.0
-    """Rows of the next wider mean that are added to a mean."""
-    c: PositiveFloat = 1.0
-    """Inverse of the L2 penalty."""
-    max_memory_mib: PositiveInt = 16384
-
-
-class LightGbmModel(Section):
-    """Gradient boosted trees on the same columns as ``logistic``."""
-
-    name: Literal["lightgbm"] = "lightgbm"
-    prior_rows: PositiveFloat = 10.0
-    num_leaves: Annotated[int, Field(ge=2)] = 31
-    learning_rate: PositiveFloat = 0.05
-    max_rounds: PositiveInt = 1000
-    patience_rounds: PositiveInt = 30
-    """Rounds without a lower validation log loss before it stops."""
-    min_data_in_leaf: PositiveInt = 300
-    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the columns that each tree may use."""
-    num_threads: PositiveInt = 1
-    """OpenMP threads. More than there are idle cores wait for each other busily, and a fit takes many times as long."""
-    max_memory_mib: PositiveInt = 16384
-
-
-class CounterModel(Section):
-    """Counts how often each row is trained: the exactly-once proof on your data and your cluster."""
-
-    name: Literal["counter"] = "counter"
-    feature: str = "row_id"
-    """An id feature that is unique to each sample."""
-
-
-ModelSection = Annotated[
-    DinModel | SingleDomainModel | DnnModel | CounterModel | ItemMeanModel | LogisticModel | LightGbmModel, Field(discriminator="name")
-]
 
 
 class JobConfig(Section):

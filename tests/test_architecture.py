@@ -17,6 +17,7 @@ FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("
 LAYERS = (
     ("raytrain.errors",),
     ("raytrain.settings", "raytrain.storage"),
+    ("raytrain.model_config",),
     ("raytrain.config",),
     ("raytrain.resources", "raytrain.machine"),
     ("raytrain.data",),
@@ -34,6 +35,7 @@ TORCH_FREE = (
     "raytrain.settings",
     "raytrain.storage",
     "raytrain.config",
+    "raytrain.model_config",
     "raytrain.resources",
     "raytrain.machine",
     "raytrain.data.contract",
@@ -68,6 +70,7 @@ MODEL_IMPORTS = (
     "raytrain.embeddings.config",
     "raytrain.embeddings.tables",
     "raytrain.config",
+    "raytrain.model_config",
 )
 # A network has no cluster, no files and no clock.
 NOT_IN_A_MODEL = ("ray", "torchrec", "torch.distributed", "os", "pathlib", "fsspec", "pyarrow", "time", "datetime", "subprocess")

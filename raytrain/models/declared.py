@@ -7,17 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raytrain.config import DinModel, DnnModel, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ContractError
+from raytrain.model_config import DnnModel, SequenceModel
 from raytrain.models.baselines.declarations import (
     counter_histories,
     counter_tables,
-    din_histories,
-    din_tables,
     dnn_histories,
     dnn_tables,
+    sequence_histories,
+    sequence_tables,
 )
 from raytrain.settings import nearest
 
@@ -35,8 +36,9 @@ class Declaration:
 
 
 DECLARED: dict[str, Declaration] = {
-    "din": Declaration(din_histories, din_tables),
-    "single_domain": Declaration(din_histories, din_tables),
+    "lcn": Declaration(sequence_histories, sequence_tables),
+    "din": Declaration(sequence_histories, sequence_tables),
+    "single_domain": Declaration(sequence_histories, sequence_tables),
     "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),
     "counter": Declaration(counter_histories, counter_tables, queries_item=False),
 }
@@ -51,7 +53,9 @@ def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     declaration = DECLARED[job.model.name]
     histories = declaration.histories(job.model, contract)
     check_histories(contract, histories)
-    skipped = job.model.skip_features if isinstance(job.model, DinModel | DnnModel) else ()
+    if isinstance(job.model, SequenceModel) and job.model.side is not None:
+        check_side(contract, histories, job.model.side)
+    skipped = job.model.skip_features if isinstance(job.model, SequenceModel | DnnModel) else ()
     check_features(contract, skipped, declaration.queries_item)
     return histories
 
@@ -69,6 +73,14 @@ def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
             raise ContractError(f"model.histories has to name domains of the data set. Received: {name}. {nearest(name, contract.domains)}")
         if contract.domains[name].history is None:
             raise ContractError(f"Domain {name} has to have a history. Received: none in contract.yaml. Prepare the data set with one.")
+
+
+def check_side(contract: Contract, histories: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Raises ContractError when a side information is named that none of the histories has."""
+    names = sorted({side.name for name in histories if (history := contract.domains[name].history) for side in history.side})
+    for name in wanted:
+        if name not in names:
+            raise ContractError(f"model.side has to name side information of the histories. Received: {name}. {nearest(name, names)}")
 
 
 def check_features(contract: Contract, skipped: tuple[str, ...], queries_item: bool) -> None:

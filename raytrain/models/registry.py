@@ -2,13 +2,15 @@
 
 from raytrain.models.base import NetworkBuilder, NeuralModel
 from raytrain.models.baselines.counter import CounterNetwork
-from raytrain.models.baselines.din import DinNetwork
+from raytrain.models.baselines.din import din_network
 from raytrain.models.baselines.dnn import DnnNetwork
 from raytrain.models.declared import DECLARED
+from raytrain.models.lcn.network import lcn_network
 
 NETWORKS: dict[str, NetworkBuilder] = {
-    "din": DinNetwork,
-    "single_domain": DinNetwork,
+    "lcn": lcn_network,
+    "din": din_network,
+    "single_domain": din_network,
     "dnn": DnnNetwork,
     "counter": CounterNetwork,
 }

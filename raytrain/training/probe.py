@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from raytrain.config import ItemMeanModel, JobConfig, LightGbmModel, LogisticModel
+from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract, load_contract
 from raytrain.data.micro_batches import local_micro_batches
@@ -22,6 +22,7 @@ from raytrain.data.provenance import STATUS_PADDING, STATUS_QUARANTINED
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.config import TableConfig, TableOptimizer
 from raytrain.errors import RaytrainError
+from raytrain.model_config import ItemMeanModel, LightGbmModel, LogisticModel
 from raytrain.models.declared import DECLARED, declared_histories
 from raytrain.training.parallel import World
 from raytrain.training.process import quieten

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from raytrain.config import ModelSection
+from raytrain.model_config import ModelSection
 from raytrain.models.baselines.tabular import TABULAR_MODELS
 from raytrain.models.declared import DECLARED
 from raytrain.models.registry import NETWORKS, NEURAL_MODELS

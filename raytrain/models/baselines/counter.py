@@ -10,10 +10,11 @@ Shapes: B rows, D embedding size.
 import torch
 from torch import Tensor, nn
 
-from raytrain.config import CounterModel, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
 from raytrain.embeddings.tables import Embedded
+from raytrain.model_config import CounterModel
 from raytrain.models.base import ModelOutput
 from raytrain.models.baselines.declarations import COUNTS
 

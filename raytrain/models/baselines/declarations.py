@@ -2,17 +2,18 @@
 
 from collections.abc import Collection
 
-from raytrain.config import CounterModel, DinModel, DnnModel, JobConfig, SingleDomainModel
-from raytrain.data.contract import Contract
+from raytrain.config import JobConfig
+from raytrain.data.contract import Contract, History
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ConfigError
+from raytrain.model_config import CounterModel, DnnModel, SequenceModel, SingleDomainModel
 from raytrain.settings import nearest
 
 COUNTS = "counts"
 """The table of the counter."""
 
 
-def din_histories(model: DinModel, contract: Contract) -> tuple[str, ...]:
+def sequence_histories(model: SequenceModel, contract: Contract) -> tuple[str, ...]:
     """As configured, else every domain with a history, or the target alone for ``single_domain``."""
     if model.histories is not None:
         return model.histories
@@ -21,8 +22,13 @@ def din_histories(model: DinModel, contract: Contract) -> tuple[str, ...]:
     return tuple(name for name, domain in contract.domains.items() if domain.history is not None)
 
 
-def din_tables(model: DinModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
-    return feature_tables(job, contract, model.skip_features, din_histories(model, contract))
+def sequence_tables(model: SequenceModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
+    return feature_tables(job, contract, model.skip_features, sequence_histories(model, contract))
+
+
+def side_of(model: SequenceModel, history: History) -> dict[str, int]:
+    """Side information of a history that the model uses -> number of its codes, in the order of the contract."""
+    return {side.name: side.num_values for side in history.side if model.side is None or side.name in model.side}
 
 
 def dnn_histories(model: DnnModel, contract: Contract) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from raytrain.config import DnnModel, JobConfig
+from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
 from raytrain.embeddings.tables import Embedded
+from raytrain.model_config import DnnModel
 from raytrain.models.base import ModelOutput
 from raytrain.models.layers.feature_inputs import FeatureInputs
 from raytrain.models.layers.mlp import mlp

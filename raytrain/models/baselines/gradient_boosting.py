@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raytrain.config import LightGbmModel
+from raytrain.model_config import LightGbmModel
 from raytrain.models.baselines.features import Features
 
 TREES_FILE, COLUMNS_FILE = "lightgbm.txt", "columns.json"

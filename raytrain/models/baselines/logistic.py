@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raytrain.config import LogisticModel
+from raytrain.model_config import LogisticModel
 from raytrain.models.baselines.features import Features
 
 LOGISTIC_FILE = "logistic.json"

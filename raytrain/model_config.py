@@ -1,0 +1,189 @@
+"""The section ``model`` of a job: every model's knobs, told apart by ``name``. Torch-free."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from raytrain.settings import Section
+
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SequenceModel(Section):
+    """What all models over histories share: features, the histories they see, and the head. Defaults are our choice."""
+
+    histories: tuple[str, ...] | None = None
+    """Domains whose history is attended to; null: every domain that has one."""
+    skip_features: tuple[str, ...] = ()
+    """Features left out of the network. Skip the user id where most scored users are new: their rows are untrained."""
+    side: tuple[str, ...] | None = None
+    """Side information of history events that is used; null: all there is."""
+    hidden_units: tuple[PositiveInt, ...] = (128, 64)
+    dropout: DropoutRate = 0.0
+    """After every hidden layer of the head."""
+    input_dropout: DropoutRate = 0.0
+    """On the head's inputs: keeps it from telling users apart by their pooled histories."""
+
+
+class DinModel(SequenceModel):
+    """Deep Interest Network (Zhou et al., KDD 2018, arXiv 1706.06978)."""
+
+    name: Literal["din"] = "din"
+    attention_units: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
+    num_heads: PositiveInt = 4
+
+
+class SingleDomainModel(DinModel):
+    """The same network that sees the target history alone, unless ``histories`` says otherwise."""
+
+    name: Literal["single_domain"] = "single_domain"  # type: ignore[assignment]
+
+
+Level = Literal["complete", "median", "focused"]
+LEVELS: tuple[Level, ...] = ("complete", "median", "focused")
+
+
+SideCodes = dict[str, tuple[int, ...]]
+"""side information -> some of its codes"""
+
+
+class ContrastSection(Section):
+    """Pairs of items across domains, and the loss that aligns them (CRP); pairs, forms and defaults are our choice."""
+
+    weight: NonNegativeFloat = 0.1
+    """Of the contrastive loss beside the click's; 0 leaves it out."""
+    form: Literal["infonce", "margin", "triplet"] = "infonce"
+    temperature: PositiveFloat = 0.1
+    """Of infonce."""
+    margin: PositiveFloat = 1.0
+    """Of margin and triplet; distances of aligned vectors lie between 0 and 2."""
+    num_pairs: PositiveInt = 2
+    """Source events that a clicked row is paired with."""
+    recent_events: PositiveInt = 50
+    """The newest events of a history that pairs are drawn from."""
+    random_pairs: bool = True
+    """Draw them; false takes the newest."""
+    max_age_code: PositiveInt | None = None
+    """Largest code of side information "age" of a paired event: 1 + floor(log2(1 + s)), so that 21 is 12 days."""
+    pair_side: SideCodes = Field(default_factory=dict)
+    """Pair only events with one of these codes, such as {rating: [4, 5]}; empty pairs every event."""
+    passed_over_side: SideCodes = Field(default_factory=dict)
+    """Codes of target events that were shown and not taken, such as {rating: [1, 2]}: each row's own hard negative."""
+    hard_negative_weight: PositiveFloat = 1.0
+    """Of negatives that the same user was shown and did not take."""
+    negatives: Literal["all_ranks", "rank"] = "all_ranks"
+    """Other rows of the whole batch, sent to every rank with their gradients; or of this rank's part alone, which is cheaper, and
+    learns otherwise at another number of workers."""
+    popularity_correction: bool = True
+    """Subtract the log of how often an item is drawn (logQ)."""
+    frequency_buckets: PositiveInt = 1 << 17
+    """Hashed counts of items, for the correction."""
+    frequency_steps: Annotated[int, Field(ge=2)] = 500
+    """Steps after which a count has faded to 1 / e."""
+
+
+class LcnModel(SequenceModel):
+    """LCN (arXiv 2312.06424): lifelong attention pyramid and contrastive cross-domain representations; sizes are our choice."""
+
+    name: Literal["lcn"] = "lcn"
+    levels: tuple[Level, ...] = LEVELS
+    """Levels of the pyramid; a level that is left out hands every event on to the next."""
+    outputs: tuple[Level, ...] = LEVELS
+    """Levels whose output the head sees."""
+    median_events: PositiveInt = 50
+    """K1: events that the complete scope leaves."""
+    focused_events: PositiveInt = 10
+    """K2: events that the median scope leaves."""
+    residual_scores: bool = True
+    """Add the complete scope's score of an event to the median scope's, which keeps the levels consistent."""
+    aligned_units: PositiveInt = 32
+    """Hidden units of each domain's projection."""
+    aligned_dim: PositiveInt = 16
+    side_dim: PositiveInt = 4
+    """Embedding size of each side information in the focused scope."""
+    attention_dim: PositiveInt = 32
+    num_heads: PositiveInt = 4
+    contrast: ContrastSection = ContrastSection()
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> Self:
+        if not self.outputs or not set(self.outputs) <= set(self.levels):
+            raise ValueError(
+                "model.outputs has to name some of model.levels. "
+                f"Received: outputs={list(self.outputs)}, levels={list(self.levels)}. Change one."
+            )
+        if "median" in self.levels and "focused" in self.levels and self.focused_events > self.median_events:
+            raise ValueError(
+                "The scope has to narrow. "
+                f"Received: median_events={self.median_events}, focused_events={self.focused_events}. Lower focused_events."
+            )
+        if self.attention_dim % self.num_heads:
+            raise ValueError(
+                "model.num_heads has to divide model.attention_dim. "
+                f"Received: num_heads={self.num_heads}, attention_dim={self.attention_dim}. Change one."
+            )
+        return self
+
+
+class DnnModel(Section):
+    """The features' embeddings side by side into an MLP, without histories (deep half of Wide & Deep, arXiv 1606.07792)."""
+
+    name: Literal["dnn"] = "dnn"
+    skip_features: tuple[str, ...] = ()
+    """Features left out of the network."""
+    hidden_units: tuple[PositiveInt, ...] = (256, 64)
+    dropout: DropoutRate = 0.0
+    """After every hidden layer."""
+
+
+class ItemMeanModel(Section):
+    """Smoothed mean label of the candidate item in training rows."""
+
+    name: Literal["item_mean"] = "item_mean"
+    prior_rows: PositiveFloat = 2.0
+    """Rows of the overall mean that are added to an item's own."""
+    max_memory_mib: PositiveInt = 16384
+    """Plain baselines work in memory; more than this is refused before a row is read."""
+
+
+class LogisticModel(Section):
+    """Logistic regression on smoothed user, item and cross means of both domains, taken strictly before each row."""
+
+    name: Literal["logistic"] = "logistic"
+    prior_rows: PositiveFloat = 10.0
+    """Rows of the next wider mean that are added to a mean."""
+    c: PositiveFloat = 1.0
+    """Inverse of the L2 penalty."""
+    max_memory_mib: PositiveInt = 16384
+
+
+class LightGbmModel(Section):
+    """Gradient boosted trees on the same columns as ``logistic``."""
+
+    name: Literal["lightgbm"] = "lightgbm"
+    prior_rows: PositiveFloat = 10.0
+    num_leaves: Annotated[int, Field(ge=2)] = 31
+    learning_rate: PositiveFloat = 0.05
+    max_rounds: PositiveInt = 1000
+    patience_rounds: PositiveInt = 30
+    """Rounds without a lower validation log loss before it stops."""
+    min_data_in_leaf: PositiveInt = 300
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the columns that each tree may use."""
+    num_threads: PositiveInt = 1
+    """OpenMP threads. More than there are idle cores wait for each other busily, and a fit takes many times as long."""
+    max_memory_mib: PositiveInt = 16384
+
+
+class CounterModel(Section):
+    """Counts how often each row is trained: the exactly-once proof on your data and your cluster."""
+
+    name: Literal["counter"] = "counter"
+    feature: str = "row_id"
+    """An id feature that is unique to each sample."""
+
+
+ModelSection = Annotated[
+    LcnModel | DinModel | SingleDomainModel | DnnModel | CounterModel | ItemMeanModel | LogisticModel | LightGbmModel,
+    Field(discriminator="name"),
+]
