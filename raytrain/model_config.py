@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from raytrain.settings import Section
 
@@ -125,6 +125,106 @@ class LcnModel(SequenceModel):
         return self
 
 
+class AttentionModel(SequenceModel):
+    """Multi-head target attention over events with side information; sizes are our choice, LCN's focused scope has the same."""
+
+    side_dim: PositiveInt = 4
+    """Embedding size of each side information."""
+    attention_dim: PositiveInt = 32
+    num_heads: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.attention_dim % self.num_heads:
+            raise ValueError(
+                "model.num_heads has to divide model.attention_dim. "
+                f"Received: num_heads={self.num_heads}, attention_dim={self.attention_dim}. Change one."
+            )
+        return self
+
+
+class FullAttentionModel(AttentionModel):
+    """Attends to every event: what the models that search first save, and the bound they are measured against."""
+
+    name: Literal["full_attention"] = "full_attention"
+
+
+class SearchModel(AttentionModel):
+    """What all models share that search a long history first: the public versions, too, attend to the newest events besides."""
+
+    recent_events: NonNegativeInt = 50
+    """Newest events that are attended to whatever the search finds; 0 leaves them out."""
+
+
+class TopEventsModel(SearchModel):
+    num_events: PositiveInt = 50
+    """Events that the search hands on."""
+
+
+class SimModel(TopEventsModel):
+    """SIM (Pi et al., CIKM 2020, arXiv 2006.05639): a search unit, then attention to what it found."""
+
+    name: Literal["sim"] = "sim"
+    search: Literal["soft", "hard"] = "soft"
+    """soft: largest learned inner products with the candidate. hard: newest events of the candidate's category."""
+    category: str | None = None
+    """For search=hard: a side information of the histories that is an id feature of the candidate too, with the same codes."""
+    auxiliary_units: tuple[PositiveInt, ...] = (32,)
+    auxiliary_weight: PositiveFloat = 1.0
+    """Of the click loss that trains the soft search, beside the head's."""
+
+    @model_validator(mode="after")
+    def _check_category(self) -> Self:
+        if (self.search == "hard") != (self.category is not None):
+            raise ValueError(
+                "model.category has to be given for search=hard, and for that alone. "
+                f"Received: search={self.search}, category={self.category}. Change one."
+            )
+        return self
+
+
+class EtaModel(TopEventsModel):
+    """ETA (Chen et al., arXiv 2108.04468): the nearest events by Hamming distance of hashed vectors, then attention to them."""
+
+    name: Literal["eta"] = "eta"
+    hash_bits: Annotated[int, Field(ge=1, le=62)] = 32
+
+
+class SdimModel(SearchModel):
+    """SDIM (Cao et al., CIKM 2022, arXiv 2205.10249): sums of the events that hash as the candidate does, instead of attention."""
+
+    name: Literal["sdim"] = "sdim"
+    num_hashes: PositiveInt = 16
+    """Signatures of each item. With hash_bits=3 these are 48 hash functions."""
+    hash_bits: Annotated[int, Field(ge=1, le=8)] = 3
+    """Bits of a signature: a bucket gets 1 / 2^bits of what is unrelated to the candidate."""
+
+
+class TwinModel(TopEventsModel):
+    """TWIN (Chang et al., KDD 2023, arXiv 2302.02352): the search has the scores of the attention that follows."""
+
+    name: Literal["twin"] = "twin"
+    num_events: PositiveInt = 100
+
+
+class MinetModel(SequenceModel):
+    """MiNet (Ouyang et al., CIKM 2020, arXiv 2008.02974): item-level attention in each domain, interest-level attention over them.
+
+    The auxiliary loss is learned from source rows: ``data.source_batch_size`` = 0, its default, gives it none.
+    """
+
+    name: Literal["minet"] = "minet"
+    recent_events: PositiveInt = 50
+    """Newest events of each history: its interests are short-term."""
+    side_dim: PositiveInt = 4
+    attention_units: PositiveInt = 32
+    """Hidden units of both attentions."""
+    source_units: tuple[PositiveInt, ...] = (64,)
+    """Of the source domain's own network."""
+    source_weight: PositiveFloat = 0.5
+    """Of the source domain's click loss."""
+
+
 class DnnModel(Section):
     """The features' embeddings side by side into an MLP, without histories (deep half of Wide & Deep, arXiv 1606.07792)."""
 
@@ -184,6 +284,19 @@ class CounterModel(Section):
 
 
 ModelSection = Annotated[
-    LcnModel | DinModel | SingleDomainModel | DnnModel | CounterModel | ItemMeanModel | LogisticModel | LightGbmModel,
+    LcnModel
+    | DinModel
+    | SingleDomainModel
+    | FullAttentionModel
+    | SimModel
+    | EtaModel
+    | SdimModel
+    | TwinModel
+    | MinetModel
+    | DnnModel
+    | CounterModel
+    | ItemMeanModel
+    | LogisticModel
+    | LightGbmModel,
     Field(discriminator="name"),
 ]

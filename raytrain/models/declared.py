@@ -13,6 +13,8 @@ from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ContractError
 from raytrain.model_config import DnnModel, SequenceModel
 from raytrain.models.baselines.declarations import (
+    check_category,
+    check_two_domains,
     counter_histories,
     counter_tables,
     dnn_histories,
@@ -33,12 +35,20 @@ class Declaration:
     """(its own config section, job, contract) -> the tables it needs"""
     queries_item: bool = True
     """Whether it looks the candidate item up by name, which then has to be among its features."""
+    check: Callable[[Any, Contract, tuple[str, ...]], None] | None = None
+    """(its own config section, contract, histories) raises ContractError where the data set lacks what this model alone needs."""
 
 
 DECLARED: dict[str, Declaration] = {
     "lcn": Declaration(sequence_histories, sequence_tables),
     "din": Declaration(sequence_histories, sequence_tables),
     "single_domain": Declaration(sequence_histories, sequence_tables),
+    "full_attention": Declaration(sequence_histories, sequence_tables),
+    "sim": Declaration(sequence_histories, sequence_tables, check=check_category),
+    "eta": Declaration(sequence_histories, sequence_tables),
+    "sdim": Declaration(sequence_histories, sequence_tables),
+    "twin": Declaration(sequence_histories, sequence_tables),
+    "minet": Declaration(sequence_histories, sequence_tables, check=check_two_domains),
     "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),
     "counter": Declaration(counter_histories, counter_tables, queries_item=False),
 }
@@ -57,6 +67,8 @@ def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
         check_side(contract, histories, job.model.side)
     skipped = job.model.skip_features if isinstance(job.model, SequenceModel | DnnModel) else ()
     check_features(contract, skipped, declaration.queries_item)
+    if declaration.check is not None:
+        declaration.check(job.model, contract, histories)
     return histories
 
 

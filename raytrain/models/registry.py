@@ -4,6 +4,12 @@ from raytrain.models.base import NetworkBuilder, NeuralModel
 from raytrain.models.baselines.counter import CounterNetwork
 from raytrain.models.baselines.din import din_network
 from raytrain.models.baselines.dnn import DnnNetwork
+from raytrain.models.baselines.eta import eta_network
+from raytrain.models.baselines.full_attention import full_attention_network
+from raytrain.models.baselines.minet import minet_network
+from raytrain.models.baselines.sdim import sdim_network
+from raytrain.models.baselines.sim import sim_network
+from raytrain.models.baselines.twin import twin_network
 from raytrain.models.declared import DECLARED
 from raytrain.models.lcn.network import lcn_network
 
@@ -11,6 +17,12 @@ NETWORKS: dict[str, NetworkBuilder] = {
     "lcn": lcn_network,
     "din": din_network,
     "single_domain": din_network,
+    "full_attention": full_attention_network,
+    "sim": sim_network,
+    "eta": eta_network,
+    "sdim": sdim_network,
+    "twin": twin_network,
+    "minet": minet_network,
     "dnn": DnnNetwork,
     "counter": CounterNetwork,
 }

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, History
 from raytrain.embeddings.config import TableConfig
-from raytrain.errors import ConfigError
-from raytrain.model_config import CounterModel, DnnModel, SequenceModel, SingleDomainModel
+from raytrain.errors import ConfigError, ContractError
+from raytrain.model_config import CounterModel, DnnModel, MinetModel, SequenceModel, SimModel, SingleDomainModel
 from raytrain.settings import nearest
 
 COUNTS = "counts"
@@ -29,6 +29,37 @@ def sequence_tables(model: SequenceModel, job: JobConfig, contract: Contract) ->
 def side_of(model: SequenceModel, history: History) -> dict[str, int]:
     """Side information of a history that the model uses -> number of its codes, in the order of the contract."""
     return {side.name: side.num_values for side in history.side if model.side is None or side.name in model.side}
+
+
+def check_category(model: SimModel, contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError unless histories and candidate both have the category that SIM's hard search compares, in the same codes."""
+    if model.category is None:
+        return
+    features = {feature.name: feature for feature in contract.features if feature.kind == "id"}
+    if model.category not in features:
+        raise ContractError(
+            f"model.category has to be an id feature of the candidate. Received: {model.category}. {nearest(model.category, features)}"
+        )
+    num_codes = contract.table_of(features[model.category]).num_rows
+    for name in histories:
+        history = contract.domains[name].history
+        assert history is not None, name
+        found = {side.name: side.num_values for side in history.side}
+        if found.get(model.category) != num_codes:
+            raise ContractError(
+                f"model.category has to be side information of the history of {name}, with the {num_codes} codes of the feature. "
+                f"Received: {model.category}, side information with numbers of codes {found}. Prepare the data set with it, "
+                "or set model.search=soft."
+            )
+
+
+def check_two_domains(model: MinetModel, contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError unless MiNet has a target's and a source's history to mix."""
+    if contract.target not in histories or len(histories) < 2:
+        raise ContractError(
+            f"MiNet has to have the history of {contract.target} and one of a source domain. "
+            f"Received: model.histories={list(histories)}. Name both, or prepare the data set with both."
+        )
 
 
 def dnn_histories(model: DnnModel, contract: Contract) -> tuple[str, ...]:

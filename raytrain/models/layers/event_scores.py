@@ -54,8 +54,9 @@ def _takes_all_pairs(rows: Tensor, inverse: Tensor) -> bool:
     return len(rows) <= ALL_PAIRS_ROWS_PER_EVENT * inverse.shape[1]
 
 
-def _chunks(inverse: Tensor, lengths: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows [b] of the batch, their inverse [b, longest of them]), longest first, so that little of a chunk is padding."""
+def chunks(inverse: Tensor, lengths: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows [b] of the batch, their inverse [b, longest of them]), longest first, so that little of a chunk is padding; ``size`` is
+    that of the vectors which are gathered."""
     order = torch.argsort(lengths, descending=True)
     begin = 0
     while begin < len(order):
@@ -72,7 +73,7 @@ class _GatheredScores(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, keys: Tensor, inverse: Tensor, lengths: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, inverse, lengths)
         scores = query.new_zeros(inverse.shape)
-        for rows, places in _chunks(inverse, lengths, keys.shape[1]):
+        for rows, places in chunks(inverse, lengths, keys.shape[1]):
             gathered = keys.index_select(0, places.reshape(-1)).view(*places.shape, -1)  # [b, l, E]
             scores[rows, : places.shape[1]] = torch.bmm(gathered, query[rows, :, None])[:, :, 0]
         return scores
@@ -82,7 +83,7 @@ class _GatheredScores(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         query, keys, inverse, lengths = ctx.saved_tensors
         grad_query, grad_keys = torch.zeros_like(query), torch.zeros_like(keys)
-        for rows, places in _chunks(inverse, lengths, keys.shape[1]):
+        for rows, places in chunks(inverse, lengths, keys.shape[1]):
             flat, part = places.reshape(-1), grad[rows, : places.shape[1]]  # [b, l]
             gathered = keys.index_select(0, flat).view(*places.shape, -1)
             grad_query[rows] = torch.bmm(part[:, None], gathered)[:, 0]
@@ -97,7 +98,7 @@ class _GatheredSums(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, values: Tensor, inverse: Tensor, lengths: Tensor) -> Tensor:
         ctx.save_for_backward(weights, values, inverse, lengths)
         sums = weights.new_zeros(len(weights), values.shape[1])
-        for rows, places in _chunks(inverse, lengths, values.shape[1]):
+        for rows, places in chunks(inverse, lengths, values.shape[1]):
             gathered = values.index_select(0, places.reshape(-1)).view(*places.shape, -1)
             sums[rows] = torch.bmm(weights[rows, None, : places.shape[1]], gathered)[:, 0]
         return sums
@@ -107,7 +108,7 @@ class _GatheredSums(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weights, values, inverse, lengths = ctx.saved_tensors
         grad_weights, grad_values = torch.zeros_like(weights), torch.zeros_like(values)
-        for rows, places in _chunks(inverse, lengths, values.shape[1]):
+        for rows, places in chunks(inverse, lengths, values.shape[1]):
             flat, width = places.reshape(-1), places.shape[1]
             gathered = values.index_select(0, flat).view(*places.shape, -1)
             grad_weights[rows, :width] = torch.bmm(gathered, grad[rows, :, None])[:, :, 0]

@@ -36,6 +36,8 @@ class Interests:
     """float32 [B], added to the click loss while training: an auxiliary task, weighted already"""
     logs: dict[str, Tensor] = field(default_factory=dict)
     """Scalars, detached"""
+    head_weight: Tensor | None = None
+    """float32 [B], a factor on the head's own loss: 0 for rows that an auxiliary task alone learns from"""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class SequenceNetwork(nn.Module):
         if self.wide is not None:
             logit = logit + self.wide(torch.cat(numbers, dim=1))[:, 0]
         row_loss = binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+        if found.head_weight is not None:
+            row_loss = row_loss * found.head_weight
         if found.row_loss is not None:
             row_loss = row_loss + found.row_loss
         return ModelOutput(row_loss=row_loss, predictions={"click": torch.sigmoid(logit)}, logs=found.logs)
