@@ -196,7 +196,7 @@ class SdimModel(SearchModel):
     name: Literal["sdim"] = "sdim"
     num_hashes: PositiveInt = 16
     """Signatures of each item. With hash_bits=3 these are 48 hash functions."""
-    hash_bits: Annotated[int, Field(ge=1, le=8)] = 3
+    hash_bits: Annotated[int, Field(ge=1, le=7)] = 3
     """Bits of a signature: a bucket gets 1 / 2^bits of what is unrelated to the candidate."""
 
 
@@ -284,9 +284,9 @@ class CounterModel(Section):
 
 
 ModelSection = Annotated[
-    LcnModel
-    | DinModel
+    DinModel
     | SingleDomainModel
+    | LcnModel
     | FullAttentionModel
     | SimModel
     | EtaModel

@@ -11,12 +11,14 @@ from torch.autograd.function import once_differentiable
 
 from raytrain.models.layers.event_scores import chunks
 
+_NO_SIGNATURE = 255
+
 
 def pool_buckets(values: Tensor, signatures: Tensor, wanted: Tensor, inverse: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Each hash's sum over a row's events whose signature is the wanted one; padding has none.
 
     Args:
-        values: float [U, E]. signatures: uint8 [U, H]. wanted: uint8 [B, H]. inverse: int64 [B, L]. lengths: int64 [B].
+        values: float [U, E]. signatures: uint8 [U, H], below 255. wanted: uint8 [B, H]. inverse: int64 [B, L]. lengths: int64 [B].
 
     Returns:
         sums: float [B, H, E], with gradients to ``values``.
@@ -27,16 +29,22 @@ def pool_buckets(values: Tensor, signatures: Tensor, wanted: Tensor, inverse: Te
 
 
 class _BucketSums(torch.autograd.Function):
-    """In chunks that fit the cache; what matches is found again in backward instead of being held."""
+    """In chunks that fit the cache. What matches is held for backward, a byte for an event and hash; gathered values are not."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, signatures: Tensor, wanted: Tensor, inverse: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(signatures, wanted, inverse, lengths)
         ctx.num_values, num_hashes = len(values), wanted.shape[1]
+        ctx.chunks = []
+        # Padding looks up one more row, which matches nothing: cheaper than a mask over hashes.
+        signatures = torch.cat([signatures, signatures.new_full((1, num_hashes), _NO_SIGNATURE)])
         sums = values.new_zeros(*wanted.shape, values.shape[1])
         share = values.new_zeros(inverse.shape)
         for rows, places in chunks(inverse, lengths, values.shape[1]):
-            match = _match(signatures, wanted[rows], places, lengths[rows], values.dtype)  # [b, l, H]
+            is_event = torch.arange(places.shape[1], device=places.device) < lengths[rows, None]
+            signed = places.masked_fill(~is_event, len(values)).reshape(-1)
+            held = signatures.index_select(0, signed).view(*places.shape, -1) == wanted[rows, None]  # [b, l, H]
+            ctx.chunks.append((rows, places, held))
+            match = held.to(values.dtype)
             gathered = values.index_select(0, places.reshape(-1)).view(*places.shape, -1)  # [b, l, E]
             sums[rows] = torch.bmm(match.transpose(1, 2), gathered)
             of_bucket = 1.0 / (num_hashes * match.sum(1).clamp(min=1.0))  # [b, H]
@@ -47,16 +55,7 @@ class _BucketSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        signatures, wanted, inverse, lengths = ctx.saved_tensors
         grad_values = grad.new_zeros(ctx.num_values, grad.shape[2])
-        for rows, places in chunks(inverse, lengths, grad.shape[2]):
-            match = _match(signatures, wanted[rows], places, lengths[rows], grad.dtype)
-            grad_values.index_add_(0, places.reshape(-1), torch.bmm(match, grad[rows]).flatten(0, 1))
+        for rows, places, held in ctx.chunks:
+            grad_values.index_add_(0, places.reshape(-1), torch.bmm(held.to(grad.dtype), grad[rows]).flatten(0, 1))
         return grad_values, None, None, None, None
-
-
-def _match(signatures: Tensor, wanted: Tensor, places: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
-    """[b, l, H], 1 where an event has the wanted signature and 0 elsewhere."""
-    found = signatures.index_select(0, places.reshape(-1)).view(*places.shape, -1) == wanted[:, None]
-    is_event = torch.arange(places.shape[1], device=places.device) < lengths[:, None]
-    return (found & is_event[:, :, None]).to(dtype)
