@@ -67,7 +67,7 @@ class HardSearch(nn.Module):
     def forward(self, query: Tensor, view: HistoryView, batch: Batch) -> Found:
         assert self.category is not None
         wanted = batch.ids[self.category][:, None]
-        match = (view.sequence.side[self.category] == wanted) & (wanted > 0) & view.mask
+        match = (view.sequence.side[self.category] == wanted) & (wanted > 0)  # 0 pads events, too
         index = top_events(match.to(query.dtype), self.num_events)
         return Found(index, match.gather(1, index))
 

@@ -1,5 +1,6 @@
 """What holds for every peer: it trains, ranks do not matter, padding says nothing, empty histories do no harm."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,16 @@ def test_minet_needs_two_domains(dataset: str, contract: Contract) -> None:
         with pytest.raises(ContractError, match="MiNet has to have the history of target and one of a source") as caught:
             declared_histories(job_for(dataset, PEERS[-1], f"model.histories={histories}"), contract)
         assert_three_parts(caught.value)
+
+
+@pytest.mark.parametrize("domain", [0, 1], ids=["target rows", "source rows"])
+def test_minets_head_learns_from_target_rows_alone(domain: int, dataset: str, contract: Contract) -> None:
+    learner = build_learner(job_for(dataset, PEERS[-1]), contract, World())
+    batch = next(iter(local_micro_batches(stream_spec(contract, dataset, 40, HISTORIES))))
+    batch = replace(batch, domain=torch.full_like(batch.domain, domain))
+    learner.network(learner.tables(batch), batch).row_loss.sum().backward()
+    learns = [bool(module.weight.grad.any()) for module in (learner.network.head[1][0], learner.network.interests.source[0])]
+    assert learns == [domain == 0, domain == 1]
 
 
 def test_heads_have_to_divide_the_attention(dataset: str) -> None:
