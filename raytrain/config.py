@@ -107,6 +107,8 @@ class TrainingSection(Section):
     """Checkpoints between evaluations: what a crash may cost. null saves at evaluations alone."""
     checkpoint_upload: Literal["sync", "async"] = "sync"
     """async goes on training while a finished snapshot is uploaded; at most one upload is under way."""
+    storage_timeout_s: PositiveFloat = 1800.0
+    """A checkpoint whose upload takes longer stops the run with the last one good, instead of a storage that hangs holding it."""
     log_every_steps: PositiveInt = 20
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept; the best one is kept besides."""

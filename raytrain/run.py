@@ -36,6 +36,7 @@ RESUME_KEYS = (
     "data.max_quarantine_share",
     "training.checkpoint_every_steps",
     "training.checkpoint_upload",
+    "training.storage_timeout_s",
     "training.keep_checkpoints",
     "training.log_every_steps",
 )

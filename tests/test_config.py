@@ -50,7 +50,7 @@ BAD_OVERRIDES = {
     "a key of another model": (["model.num_leaves=7"], ("model.name=din with num_leaves of lightgbm", "model={name: din}")),
     "another model on this one's keys": (
         ["model.dropout=0.1", "model.num_heads=2", "model.name=logistic"],
-        ("model.name=logistic with dropout, num_heads of din", "Replace the whole section: 'model={name: logistic}'."),
+        ("model.name=logistic with dropout, num_heads of lcn", "Replace the whole section: 'model={name: logistic}'."),
     ),
     "an unknown model": (["model.name=dien"], ("model.name has to be a known one", "'dien'", "Did you mean din?")),
     "text for a number": (["training.epochs=many"], ("training.epochs", "Received: training.epochs='many'")),

@@ -100,7 +100,7 @@ def train(
     window = _LogWindow()
     learner.network.train()
     for batch in waiting if not state.stopping.is_over() else ():
-        loss = train_step(job, learner, batch.to(learner.world.device), outcome.num_steps, schedule.num_steps)
+        loss = train_step(job, learner, batch.to(learner.world.device), outcome.num_steps, schedule.num_steps, window.model_logs)
         state.add(batch)
         window.add(loss, batch.num_rows)
         step = outcome.num_steps
@@ -143,10 +143,11 @@ def train(
 
 
 class _LogWindow:
-    """Loss and rows since the last line of the log."""
+    """Loss, rows and what the model logs since the last line of the log."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
+        self.model_logs: dict[str, torch.Tensor] = {}
         self._loss, self._num_rows, self._num_steps = torch.zeros(()), 0, 0
 
     def add(self, loss: torch.Tensor, num_rows: int) -> None:
@@ -155,11 +156,14 @@ class _LogWindow:
     def close(self, world: World) -> dict[str, float]:
         """Mean loss and speed; the only host sync and loss reduction of the window. A collective."""
         mean_loss = world.sum(self._loss).item() / self._num_steps
+        num_values = self._num_steps * world.size
+        logs = {f"model/{name}": world.sum(total).item() / num_values for name, total in sorted(self.model_logs.items())}
         elapsed_s = time.perf_counter() - self.started
         return {
             "loss": mean_loss,
             "step_s": elapsed_s / self._num_steps,
             "samples_per_s": self._num_rows * world.size / elapsed_s,
+            **logs,
         }
 
 
@@ -177,8 +181,12 @@ def _validate(
     return metrics
 
 
-def train_step(job: JobConfig, learner: Learner, batch: Batch, step: int, num_steps: int) -> torch.Tensor:
+def train_step(
+    job: JobConfig, learner: Learner, batch: Batch, step: int, num_steps: int, model_logs: dict[str, torch.Tensor] | None = None
+) -> torch.Tensor:
     """One optimizer step on this rank's rows; returns this rank's share of the global batch's mean loss, detached.
+
+    What the model logs is added to ``model_logs``, on the device.
 
     The loss is divided by the weight of the *global* batch and multiplied by the world size, since DDP and the sharded
     tables average over ranks: R ranks then move every parameter as one rank would.
@@ -192,6 +200,8 @@ def train_step(job: JobConfig, learner: Learner, batch: Batch, step: int, num_st
     torch.manual_seed(_seed_of(job.seed, step, learner.world.rank))
     batch = replace(batch, total_weight=weight)
     output = learner.network(learner.tables(batch), batch)
+    if model_logs is not None:
+        model_logs.update({name: model_logs.get(name, 0.0) + value for name, value in output.logs.items()})
     loss = (output.row_loss * batch.weight).sum() / weight
     learner.optimizer.zero_grad(set_to_none=True)
     (loss * learner.world.size).backward()

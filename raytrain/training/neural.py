@@ -99,13 +99,19 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
         "starts": outcome["starts"],
         "valid": outcome["best_metrics"],
         "test": _metrics(records),
-        "model_logs": {},
+        "model_logs": _model_logs(records),
     }
 
 
 def _metrics(records: Records) -> dict[str, dict[str, float]]:
     found = [record for record in records if record["kind"] == "test"]
     return {record["domain"]: {key: value for key, value in record.items() if key not in ("kind", "domain", "split")} for record in found}
+
+
+def _model_logs(records: Records) -> dict[str, float]:
+    """What the model logged over the last window of steps."""
+    last = next((record for record in reversed(records) if record["kind"] == "train"), {})
+    return {name.removeprefix("model/"): value for name, value in last.items() if name.startswith("model/")}
 
 
 def _last(records: Records, kind: str) -> dict[str, Any]:

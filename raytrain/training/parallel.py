@@ -90,7 +90,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(received, counts, strict=True)]).to(rows.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         total = grad.contiguous().clone()
         dist.all_reduce(total)

@@ -3,8 +3,12 @@
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 import ray.train
 import yaml
@@ -19,6 +23,8 @@ from raytrain.training.checkpoint import save_checkpoint
 from raytrain.training.commit import CURSOR_FILE
 from raytrain.training.loop import Learner
 from raytrain.training.parallel import World
+
+T = TypeVar("T")
 
 
 class RaySession:
@@ -69,7 +75,7 @@ class RaySession:
             },
             checkpoint=ray.train.Checkpoint.from_directory(directory),
             checkpoint_dir_name=name,
-            checkpoint_upload_fn=_upload,
+            checkpoint_upload_fn=partial(_upload, timeout_s=self._job.training.storage_timeout_s),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC if asynchronous else CheckpointUploadMode.SYNC,
             delete_local_checkpoint_after_upload=True,
         )
@@ -83,19 +89,24 @@ class RaySession:
             self._uploading = False
 
 
-def _upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+def _upload(checkpoint: ray.train.Checkpoint, name: str, timeout_s: float) -> ray.train.Checkpoint:
     """This rank's files into the checkpoint's directory; Ray tries again where a cloud store says so.
 
     Raises:
-        StorageError: the storage is full, read-only or gone.
+        StorageError: the storage is full, read-only or gone, or has not answered for ``timeout_s``.
     """
     storage = ray.train.get_context().get_storage()
-    try:
+
+    def persist() -> ray.train.Checkpoint:
         uploaded: ray.train.Checkpoint = storage.persist_current_checkpoint(checkpoint, name)
         if isinstance(uploaded.filesystem, LocalFileSystem):
             for file in Path(uploaded.path).iterdir():
                 sync(file)
             sync(Path(uploaded.path))
+        return uploaded
+
+    try:
+        return within(timeout_s, persist)
     except (OSError, RuntimeError) as err:
         shutil.rmtree(checkpoint.path, ignore_errors=True)
         refused = StorageError(
@@ -104,4 +115,26 @@ def _upload(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint
         )
         refused.retryable = getattr(err, "errno", None) not in HOPELESS
         raise refused from err
-    return uploaded
+
+
+def within(timeout_s: float, call: Callable[[], T]) -> T:
+    """What ``call`` returns or raises; TimeoutError once it has taken ``timeout_s``.
+
+    A call that hangs in the kernel, as on a network drive that is gone, cannot be stopped: its thread is left behind, and ends
+    with the process.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as err:
+            outcome.set_exception(err)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(timeout_s)
+    except TimeoutError:
+        if outcome.done():
+            raise
+        raise TimeoutError(f"no answer for {timeout_s:,.0f} s (training.storage_timeout_s)") from None

@@ -16,13 +16,19 @@ from tests.distributed.ranks import run_ranks
 NUM_STEPS = 50
 
 
-def losses_of_rank(path: str, table_optimizer: str, dense_optimizer: str, backend: str = "sharded") -> list[float]:
+LCN = {"name": "lcn", "median_events": 8, "focused_events": 4, "contrast": {"random_pairs": False}}
+"""Its pairs are not drawn, as random numbers differ by rank."""
+
+
+def losses_of_rank(
+    path: str, table_optimizer: str, dense_optimizer: str, backend: str = "sharded", model: dict[str, object] | None = None
+) -> list[float]:
     """Global losses of NUM_STEPS steps, this rank reading its own micro-batches of every global batch."""
     world = World.current()
     job = JobConfig.parse(
         {
             "data": {"path": path, "batch_size": 50, "window_batches": 4, "history_length": 20},
-            "model": {"name": "din"},
+            "model": model or {"name": "din"},
             "tables": {"optimizer": table_optimizer, "dim": 8, "backend": backend, "lr": 0.02},
             "optimizer": {"name": dense_optimizer, "lr": 0.002},
         },
@@ -61,6 +67,13 @@ def test_two_and_three_ranks_have_the_losses_of_one(dataset: str, table_optimize
     for num_ranks in (2, 3):
         for losses in run_ranks(losses_of_rank, num_ranks, dataset, table_optimizer, dense_optimizer):
             torch.testing.assert_close(losses, one, rtol=tolerance, atol=tolerance)
+
+
+def test_negatives_of_all_ranks_make_two_and_three_ranks_one(dataset: str) -> None:
+    one = run_ranks(losses_of_rank, 1, dataset, "rowwise_adagrad", "adagrad", "sharded", LCN)[0]
+    for num_ranks in (2, 3):
+        for losses in run_ranks(losses_of_rank, num_ranks, dataset, "rowwise_adagrad", "adagrad", "sharded", LCN):
+            torch.testing.assert_close(losses, one, rtol=1e-5, atol=1e-5)
 
 
 def test_sharded_tables_train_like_local_ones(dataset: str) -> None:

@@ -79,7 +79,7 @@ class _GatheredScores(torch.autograd.Function):
         return scores
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         query, keys, inverse, lengths = ctx.saved_tensors
         grad_query, grad_keys = torch.zeros_like(query), torch.zeros_like(keys)
@@ -104,7 +104,7 @@ class _GatheredSums(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weights, values, inverse, lengths = ctx.saved_tensors
         grad_weights, grad_values = torch.zeros_like(weights), torch.zeros_like(values)

@@ -57,7 +57,7 @@ class PerHistory(nn.Module):
     def __init__(self, shapes: Mapping[str, HistoryShape], build: Callable[[HistoryShape], nn.Module]) -> None:
         super().__init__()
         self.of = nn.ModuleDict({name: build(shape) for name, shape in shapes.items()})
-        self.num_outputs = sum(int(module.num_outputs) for module in self.of.values())  # type: ignore[arg-type]
+        self.num_outputs = sum(int(module.num_outputs) for module in self.of.values())  # type: ignore[arg-type, misc]
 
     def forward(self, query: Tensor, views: Views, batch: Batch) -> Interests:
         return Interests(torch.cat([module(query, views[name]) for name, module in self.of.items()], dim=1))

@@ -71,8 +71,9 @@ class CrossDomainContrast(nn.Module):
         super().__init__()
         self.section = section
         self.across_ranks = AcrossRanks() if section.negatives == "all_ranks" else nn.Identity()
-        sides = ("target", "source") if section.popularity_correction else ()
-        self.frequency = nn.ModuleDict({side: ItemFrequency(section.frequency_buckets, section.frequency_steps) for side in sides})
+        popularity = section.popularity_correction
+        self.target_frequency = ItemFrequency(section.frequency_buckets, section.frequency_steps) if popularity else None
+        self.source_frequency = ItemFrequency(section.frequency_buckets, section.frequency_steps) if popularity else None
 
     def forward(
         self, aligned_query: Tensor, aligned_rows: Tensor, view: HistoryView, batch: Batch, item: Tensor, passed_over: Tensor | None
@@ -101,15 +102,14 @@ class CrossDomainContrast(nn.Module):
         user = batch.group
         targets = Candidates(aligned_query, item, user, clicked, present).across(self.across_ranks)
         sources = Candidates(source, source_item, user[row], valid, valid).across(self.across_ranks)
-        for side, candidates in (("target", targets), ("source", sources)):
-            if side in self.frequency:
-                self.frequency[side].add(candidates.item, candidates.is_present.float())
+        if self.target_frequency is not None and self.source_frequency is not None:
+            self.target_frequency.add(targets.item, targets.is_present.float())
+            self.source_frequency.add(sources.item, sources.is_present.float())
 
         chosen = valid.nonzero()[:, 0]  # N pairs
         row = row[chosen]
         pairs = Pairs(source[chosen], source_item[chosen], aligned_query[row], item[row], user[row])
-        popularity = dict(self.frequency.items())
-        to_target = pairs.against(targets, popularity.get("target"), section.hard_negative_weight)
+        to_target = pairs.against(targets, self.target_frequency, section.hard_negative_weight)
         if passed_over is not None:
             to_target = replace(to_target, own=passed_over[row], own_bias=-log(section.hard_negative_weight))
         if section.form == "margin":
@@ -117,7 +117,7 @@ class CrossDomainContrast(nn.Module):
         elif section.form == "triplet":
             loss = triplets(to_target, section.margin)
         else:
-            to_source = pairs.swapped().against(sources, popularity.get("source"), 1.0)
+            to_source = pairs.swapped().against(sources, self.source_frequency, 1.0)
             loss = 0.5 * (info_nce(to_target, section.temperature) + info_nce(to_source, section.temperature))
         num_pairs = valid.view(len(item), -1).sum(1).clamp(min=1)
         return loss.new_zeros(len(item)).index_add(0, row, loss / num_pairs[row])

@@ -34,7 +34,7 @@ class LcnInterest(nn.Module):
         dim = next(iter(shapes.values())).dim
         self.align = CrossRepresentation(tuple(dict.fromkeys((target, *shapes))), dim, model.aligned_units, model.aligned_dim)
         self.pyramid = nn.ModuleDict({name: AttentionPyramid(model, shape) for name, shape in shapes.items()})
-        self.num_outputs = sum(int(pyramid.num_outputs) for pyramid in self.pyramid.values())  # type: ignore[arg-type]
+        self.num_outputs = sum(int(pyramid.num_outputs) for pyramid in self.pyramid.values())  # type: ignore[arg-type, misc]
         sources = [name for name in shapes if name != target] if model.contrast.weight else []
         self.contrast = nn.ModuleDict({name: CrossDomainContrast(model.contrast) for name in sources})
 
