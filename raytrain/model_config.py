@@ -284,9 +284,9 @@ class CounterModel(Section):
 
 
 ModelSection = Annotated[
-    DinModel
+    LcnModel
+    | DinModel
     | SingleDomainModel
-    | LcnModel
     | FullAttentionModel
     | SimModel
     | EtaModel
