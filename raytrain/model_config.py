@@ -144,7 +144,7 @@ class AttentionModel(SequenceModel):
 
 
 class FullAttentionModel(AttentionModel):
-    """Attends to every event: what the models that search first save, and the bound they are measured against."""
+    """Attends to every event: the bound that models which search first are measured against."""
 
     name: Literal["full_attention"] = "full_attention"
 

@@ -1,5 +1,5 @@
-"""``full_attention``: multi-head target attention over every event, with side information; the expensive upper bound of the models
-that search first.
+"""``full_attention``: multi-head target attention over every event, with side information; the bound that models which search first
+are measured against.
 
 Shapes: B rows, L events, D embedding size.
 """
