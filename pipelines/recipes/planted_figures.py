@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import Contract, load_contract
@@ -48,6 +49,8 @@ class PlantedFigures:
     user_mean_auc: float
     topic_of_id: float
     """Correlation of items' ids and topics"""
+    paired_in_time: float
+    """Share of target events that are of the topic of the same user's latest source event before them"""
     domains: dict[str, DomainFigures]
 
     def to_json(self) -> dict[str, Any]:
@@ -56,13 +59,14 @@ class PlantedFigures:
     def lines(self) -> list[str]:
         """For people."""
         found = [
-            f"test AUC: truth {self.bayes_auc:.3f}, item mean {self.item_mean_auc:.3f}, user mean {self.user_mean_auc:.3f}; "
-            f"correlation of id and topic {self.topic_of_id:+.3f}"
+            f"test AUC: truth {self.bayes_auc:.3f}, item mean {self.item_mean_auc:.3f}, user mean {self.user_mean_auc:.3f}",
+            f"correlation of id and topic {self.topic_of_id:+.3f}; {self.paired_in_time:.0%} of target events are of the topic of the "
+            "latest source event",
         ]
         for name, domain in self.domains.items():
             found.append(
-                f"{name}: {domain.num_relevant:.1f} of {domain.num_events:,.0f} events relevant, {domain.same_item:.0%} of them the candidate "
-                f"itself; an event shares its topic {domain.pair_lift:.1f} x as often as chance has it"
+                f"{name}: {domain.num_relevant:.1f} of {domain.num_events:,.0f} events relevant, {domain.same_item:.0%} of them the "
+                f"candidate itself; an event is of its topic {domain.pair_lift:.1f} times as often as by chance"
             )
             for size, chance in domain.chance.items():
                 recalls = ", ".join(f"{way} {recall[size]:.3f}" for way, recall in domain.recall.items())
@@ -76,7 +80,8 @@ def measure(path: str, num_samples: int = 2_000, sizes: tuple[int, ...] = SIZES,
     with storage.filesystem.open_input_file(storage.path(TRUTH_FILE)) as source:
         truth = pq.read_table(source)
     topic = np.append(-1, truth["topic"].to_numpy())
-    train, test = (_read(storage, contract, split) for split in ("train", "test"))
+    splits = contract.domains[contract.target].splits
+    train, test = (_read(storage, storage.list_files(splits[split].path, ".parquet")) for split in ("train", "test"))
     rows = test.take(pa.array(np.sort(draw.permutation(test.num_rows)[:num_samples])))
     sums, counts = np.zeros(rows.num_rows), np.zeros(rows.num_rows)
     domains = {}
@@ -91,6 +96,7 @@ def measure(path: str, num_samples: int = 2_000, sizes: tuple[int, ...] = SIZES,
         bayes_auc=auc(sums / np.maximum(1, counts), rows["label"].to_numpy()),
         item_mean_auc=auc(_train_means(train, test, "item"), label),
         user_mean_auc=auc(_train_means(train, test, "user"), label),
+        paired_in_time=_paired_in_time(storage, contract, topic),
         topic_of_id=float(np.corrcoef(truth["id"].to_numpy(), truth["topic"].to_numpy())[0, 1]),
         domains=domains,
     )
@@ -160,6 +166,22 @@ def _domain_figures(
     )
 
 
+def _paired_in_time(storage: Storage, contract: Contract, topic: Ints) -> float:
+    """Of the first bucket's users."""
+    keys, topics = {}, {}
+    for name in (contract.target, contract.sources[0]):
+        history = contract.domains[name].history
+        assert history is not None, name
+        table = _read(storage, storage.list_files(history.path, ".parquet")[:1])
+        owner = np.repeat(table["user"].to_numpy().astype(np.int64), pc.list_value_length(table["time"]).to_numpy())
+        keys[name] = (owner << 32) | pc.list_flatten(table["time"]).to_numpy()
+        topics[name] = topic[pc.list_flatten(table["item"]).to_numpy()]
+    target, source = keys
+    before = np.searchsorted(keys[source], keys[target]) - 1
+    found = (before >= 0) & (keys[source][before] >> 32 == keys[target] >> 32)
+    return float((topics[source][before] == topics[target])[found].mean())
+
+
 def _train_means(train: pa.Table, test: pa.Table, column: str) -> Floats:
     """[rows of test] mean label of training rows with the same value, pulled to the overall mean by two rows of it."""
     values, label = train[column].to_numpy(), train["label"].to_numpy().astype(np.float64)
@@ -169,8 +191,7 @@ def _train_means(train: pa.Table, test: pa.Table, column: str) -> Floats:
     return np.asarray(means[test[column].to_numpy()])
 
 
-def _read(storage: Storage, contract: Contract, split: str) -> pa.Table:
-    files = storage.list_files(contract.domains[contract.target].splits[split].path, ".parquet")
+def _read(storage: Storage, files: list[str]) -> pa.Table:
     parts = []
     for file in files:
         with storage.filesystem.open_input_file(storage.path(file)) as source:

@@ -148,6 +148,8 @@ def test_sessions_put_both_domains_on_one_topic_at_a_time():
     truth = Truth.of(spec)
     columns, bucket = truth.columns(), draw_bucket(spec, truth, 1, 0)
     topic = {domain: columns["topic"][bucket.events[domain]["item"] - 1].reshape(-1, 12, 10) for domain in DOMAINS}
+    # 12 sessions are dealt to 8 topics.
+    assert {tuple(sorted(np.unique(row, return_counts=True)[1])) for row in topic["target"][:, :, 0]} == {(1,) * 4 + (2,) * 4}
     assert (topic["target"] == topic["target"][:, :, :1]).all()
     assert (topic["target"] == topic["source"]).all()
     times = {domain: bucket.events[domain]["time"].reshape(-1, 12, 10) for domain in DOMAINS}

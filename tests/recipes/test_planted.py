@@ -6,7 +6,6 @@ import pytest
 
 from pipelines.prepare import load_prepare_config, prepare
 from pipelines.recipes.planted_figures import measure
-from raytrain.data.contract import load_contract
 
 CONFIG = "pipelines/configs/prepare_planted.yaml"
 SMALL = {
@@ -27,19 +26,19 @@ def overrides(path, **changes) -> list[str]:
 @pytest.fixture(scope="module", params=[pytest.param(0, id="single events"), pytest.param(5, id="sessions")])
 def prepared(request, tmp_path_factory):
     path, said = tmp_path_factory.mktemp("planted"), []
-    contract = prepare(load_prepare_config(CONFIG, overrides(path, session_events=request.param)), said.append)
-    return path, contract, said
+    prepare(load_prepare_config(CONFIG, overrides(path, session_events=request.param)), said.append)
+    return path, said, measure(str(path)), request.param
 
 
 def test_the_truth_predicts_and_means_do_not(prepared):
-    figures = measure(str(prepared[0]))
+    figures = prepared[2]
     assert figures.bayes_auc > 0.8
     assert figures.item_mean_auc < 0.6
     assert figures.user_mean_auc < 0.6
 
 
 def test_nothing_trivial_finds_the_relevant_events(prepared):
-    figures = measure(str(prepared[0]), sizes=(10, 50))
+    figures = prepared[2]
     assert abs(figures.topic_of_id) < 0.15
     for name, domain in figures.domains.items():
         # Samples see four fifths of 300 events or more, a thirtieth of them on the candidate's topic.
@@ -53,15 +52,19 @@ def test_nothing_trivial_finds_the_relevant_events(prepared):
                 assert share == pytest.approx(domain.chance[size], abs=0.03), way
 
 
+def test_items_that_a_user_sees_at_one_time_share_their_topic_in_sessions_alone(prepared):
+    # Of two events at the same place of a session the source's comes first half the time; else it is the one before.
+    expected = {0: 1 / 30, 5: 1 / 2 + 1 / 2 * 4 / 5}[prepared[3]]
+    assert prepared[2].paired_in_time == pytest.approx(expected, abs=0.01)
+
+
 def test_prepare_writes_and_says_the_figures(prepared):
-    path, contract, said = prepared
-    assert contract == load_contract(str(path))
-    figures = measure(str(path))
+    path, said, figures, _ = prepared
     assert json.loads((path / "planted.json").read_text()) == json.loads(json.dumps(figures.to_json()))
     lines = figures.lines()
     assert said[-len(lines) :] == lines
     assert f"truth {figures.bayes_auc:.3f}" in lines[0]
-    assert "target: recall at 20 by recency" in lines[2]
+    assert "target: recall at 20 by recency" in lines[3]
 
 
 def test_labels_without_a_rule_cannot_be_predicted(tmp_path):

@@ -1,8 +1,9 @@
 """Users, their lifelong events and the samples that those decide: a bucket is a pure function of the spec, and of which bucket.
 
 The planted rule (our choice). Every item has one hidden topic. A user visits ``topics_per_user`` topics, the same in both domains,
-and has a taste of -1 or +1 for each. An event is of a visited topic, uniformly, and carries feedback 1, 2 or 3: 2 + taste, or
-(with 1 - ``faithful``) any. A sample's candidate is an item of a visited topic; its *relevant* events are the user's events of that
+and has a taste of -1 or +1 for each. Events come in sessions of ``session_events`` on one visited topic, at the same time in both
+domains; the topics are dealt to sessions evenly and in any order. An event carries feedback 1, 2 or 3: 2 + taste, or (with
+1 - ``faithful``) any. A sample's candidate is an item of a visited topic; its *relevant* events are the user's events of that
 topic in both domains, strictly before the sample, and
 
     P(label = 1) = sigmoid(strength * mean(feedback of the relevant events - 2) + noise * standard normal)
@@ -83,7 +84,7 @@ def users_in(spec: PlantedSpec, bucket: int, num_buckets: int) -> Ints:
 
 
 def draw_bucket(spec: PlantedSpec, truth: Truth, num_buckets: int, bucket: int) -> Bucket:
-    """Draws the bucket whole: its labels need the events of both domains. About 150 bytes an event for the while."""
+    """Draws the bucket whole: its labels need the events of both domains. It takes about 100 bytes an event, for the while."""
     draw = _generator(spec, 1, num_buckets, bucket)
     users = users_in(spec, bucket, num_buckets)
     visited = np.argsort(draw.random((len(users), spec.num_topics)), axis=1)[:, : spec.topics_per_user]
@@ -166,8 +167,9 @@ def _slots(spec: PlantedSpec, num_users: int, draw: np.random.Generator) -> dict
     if not spec.session_events:
         return {domain: draw.integers(spec.topics_per_user, size=shape) for domain in DOMAINS}
     num_sessions = -(-spec.events_per_user // spec.session_events)
-    sessions = draw.integers(spec.topics_per_user, size=(num_users, num_sessions)).repeat(spec.session_events, axis=1)
-    return dict.fromkeys(DOMAINS, sessions[:, : spec.events_per_user])
+    dealt = np.broadcast_to(np.arange(num_sessions) % spec.topics_per_user, (num_users, num_sessions))
+    slots = draw.permuted(dealt, axis=1).repeat(spec.session_events, axis=1)
+    return dict.fromkeys(DOMAINS, slots[:, : spec.events_per_user])
 
 
 def _times(spec: PlantedSpec, shape: tuple[int, ...], draw: np.random.Generator) -> Longs:

@@ -26,11 +26,11 @@ class PlantedSpec(Section):
     """Share of a domain's items that are items of the other one too."""
     num_topics: PositiveInt = 600
     topics_per_user: PositiveInt = 150
-    """Topics that a user visits, the same ones in both domains: events_per_user / topics_per_user events on each, and two events of
-    a user share their topic num_topics / topics_per_user times as often as two events of different users."""
-    session_events: NonNegativeInt = 0
-    """Consecutive events on one topic, at the same time in both domains: pairs that are close in time then carry the topic. When a
-    topic's sessions take place says nothing about a sample. 0: every event's topic is drawn by itself."""
+    """Topics that a user visits, the same ones in both domains: events_per_user / topics_per_user events on each."""
+    session_events: NonNegativeInt = 4
+    """Consecutive events on one topic, at the same time in both domains, so that pairs of items carry their topic when they are
+    close in time. When a topic has its sessions says nothing about a sample. 0 draws each event's topic by itself: any two events
+    of a user then share one with 1 / topics_per_user, too seldom for a contrastive loss of a few pairs a click to learn from."""
     faithful: Share = 0.6
     """Share of events whose feedback is the user's taste; the others' is drawn from 1, 2 and 3."""
     strength: PositiveFloat = 4.0
