@@ -15,7 +15,7 @@ from raytrain.data.manifest import check_history_files, check_labels, read_manif
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.planted import TRUTH_FILE, PlantedSpec, generate_planted, job
 from raytrain.data.planted.rows import Truth, draw_bucket
-from raytrain.errors import ConfigError, DataError
+from raytrain.errors import ConfigError, ContractError, DataError
 from tests.data.served import stream_spec
 from tests.messages import assert_three_parts
 
@@ -88,7 +88,9 @@ def test_it_holds_what_was_asked_for(dataset):
         check_labels(contract, str(dataset), "target", split)
     times = [(part.min_time, part.max_time) for part in contract.domains["target"].splits.values()]
     assert times[0][1] < times[1][0] <= times[1][1] < times[2][0]
-    assert not contract.domains["source"].splits
+    with pytest.raises(ContractError) as error:
+        read_manifest(contract, str(dataset), "source", "train")
+    assert_three_parts(error.value, "Received: source, which has a history alone.")
 
 
 def test_the_files_are_a_function_of_the_seed_and_of_nothing_else(dataset, tmp_path):
