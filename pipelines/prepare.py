@@ -3,6 +3,7 @@
 raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +11,22 @@ from typing import Annotated
 import typer
 from pydantic import Field, PositiveInt
 
+from pipelines.recipes.kuairand import KuaiRandRecipe
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.parquet import ParquetRecipe
+from pipelines.recipes.planted import PlantedRecipe
+from pipelines.recipes.planted_figures import FIGURES_FILE, measure
 from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
+from raytrain.data.planted import generate_planted
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
 from raytrain.data.prepare.write import Layout
 from raytrain.data.synthetic import generate
 from raytrain.settings import Section, parse_yaml, with_overrides
+from raytrain.storage import Storage
 
-RecipeSection = Annotated[MovieLensRecipe | ParquetRecipe | SyntheticRecipe, Field(discriminator="name")]
+RecipeSection = Annotated[KuaiRandRecipe | MovieLensRecipe | ParquetRecipe | PlantedRecipe | SyntheticRecipe, Field(discriminator="name")]
 
 NUM_BUCKETS = 8
 
@@ -31,7 +37,7 @@ class PrepareConfig(Section):
     recipe: RecipeSection
     output: str
     """Directory of the prepared data set, on any file system: new, empty, or an earlier prepared one, which is replaced (by
-    synthetic rows it is not)."""
+    synthetic and planted rows it is not)."""
     num_buckets: PositiveInt | None = None
     """Files that each domain's split is divided into by user. One bucket of a domain has to fit into a task's memory; synthetic
     rows are streamed. null takes 8, and for synthetic rows more where a file would pass 1,000,000 of them."""
@@ -40,7 +46,8 @@ class PrepareConfig(Section):
     row_group_events: PositiveInt = 65536
     """History events in a row group (whole users, at least one)."""
     num_cpus: PositiveInt | None = None
-    """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic rows need no Ray: threads."""
+    """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic and planted rows need no Ray:
+    threads."""
 
 
 def load_prepare_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> PrepareConfig:
@@ -58,11 +65,18 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
     """Runs the recipe and prepares its events; ``say`` gets one line per finished step.
 
     Raises:
-        DataError: the source or the output directory cannot be used; see ``prepare_events`` and ``generate``.
+        DataError: the source or the output directory cannot be used; see ``prepare_events``, ``generate`` and ``generate_planted``.
     """
+    layout = (config.num_buckets, config.row_group_rows, config.row_group_events)
     if isinstance(config.recipe, SyntheticRecipe):
-        layout = (config.num_buckets, config.row_group_rows, config.row_group_events)
         return generate(config.recipe, config.output, say, *layout, num_threads=config.num_cpus)
+    if isinstance(config.recipe, PlantedRecipe):
+        contract = generate_planted(config.recipe, config.output, say, *layout, num_threads=config.num_cpus)
+        figures = measure(config.output)
+        Storage(config.output).write_text(FIGURES_FILE, json.dumps(figures.to_json(), indent=2) + "\n")
+        for line in figures.lines():
+            say(line)
+        return contract
     if config.recipe.notice is not None:
         say(config.recipe.notice)
     options = PrepareOptions(config.num_buckets or NUM_BUCKETS, Layout(config.row_group_rows, config.row_group_events), config.num_cpus)

@@ -81,6 +81,8 @@ def read_manifest(contract: Contract, data_path: str, domain: str, split: str) -
     """
     if domain not in contract.domains:
         raise ContractError(f"A domain has to be one of the data set's. Received: {domain}. {nearest(domain, contract.domains)}")
+    if not contract.domains[domain].splits:
+        raise ContractError(f"A domain has to have samples. Received: {domain}, which has a history alone. Set data.source_batch_size=0.")
     if split not in contract.domains[domain].splits:
         raise ContractError(
             f"A split of domain {domain} has to be one of the data set's. Received: {split}. "

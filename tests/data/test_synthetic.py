@@ -17,7 +17,7 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import SPLITS, load_contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.micro_batches import local_micro_batches
-from raytrain.data.synthetic import SyntheticSpec, files, generate, job
+from raytrain.data.synthetic import SyntheticSpec, files, generate, job, writing
 from raytrain.errors import ConfigError, DataError
 from raytrain.training.loop import build_learner, train_step
 from raytrain.training.parallel import World
@@ -279,7 +279,7 @@ def test_the_number_of_buckets_follows_the_size(tmp_path, monkeypatch, values, e
 
 
 def test_it_says_how_much_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(writing, "SAY_EVERY_S", 0.0)
     said = []
     generate(SyntheticSpec(num_rows=1_000, num_eval_rows=50, num_id_features=2), str(tmp_path), said.append, 1, num_threads=1)
     assert "1,000 of 1,100 rows and events" in said[0]

@@ -5,12 +5,14 @@ import pytest
 from pipelines.prepare import load_prepare_config, prepare
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.parquet import ParquetRecipe
+from pipelines.recipes.planted import PlantedRecipe
 from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.data.contract import load_contract
 from raytrain.errors import ConfigError
 
 MOVIELENS = "pipelines/configs/prepare_movielens.yaml"
 EXAMPLE = "pipelines/configs/prepare_parquet_example.yaml"
+PLANTED = "pipelines/configs/prepare_planted.yaml"
 SYNTHETIC = "pipelines/configs/prepare_synthetic.yaml"
 
 
@@ -21,6 +23,7 @@ def test_the_committed_configs_are_valid():
     assert recipe.keys.item.num_rows == 50
     assert recipe.table_rows() == {"user": None, "item": 50, "country": None, "category": None, "hour": 25}
     assert load_prepare_config(SYNTHETIC).recipe == SyntheticRecipe()
+    assert load_prepare_config(PLANTED).recipe == PlantedRecipe()
 
 
 def test_synthetic_rows_are_prepared_without_ray(tmp_path):

@@ -130,6 +130,10 @@ def _uses(spec: EventSpec) -> Iterator[tuple[str, str, Callable[[pa.DataType], b
         yield name, key.column, pa.types.is_integer if direct else _is_id, "an integer" if direct else "an integer or a string"
     yield "keys.time", spec.keys.time.column, _is_time, "an integer or a timestamp"
     yield "label", spec.label.column, _is_number, "a number or a boolean"
+    if spec.split.column is not None:
+        yield "split.column", spec.split.column, lambda kind: _is_string(_inner(kind)), "a string"
+    if spec.in_history is not None:
+        yield "in_history", spec.in_history, pa.types.is_boolean, "a boolean"
     for feature in spec.encoded_features:
         use, direct = f"Feature {feature.name}", feature.encoding == "direct"
         ids = ("an integer", pa.types.is_integer) if direct else ("an integer or a string", _is_id)

@@ -18,6 +18,8 @@ from raytrain.storage import Storage
 
 SIDE_PREFIX = "side/"
 """Of side columns in partial files, where a feature may have the same name."""
+USE_SPLIT, USE_HISTORY = "use/split", "use/history"
+"""Columns of partial files that no sample has: index into SPLITS or NO_SPLIT, and 1 for an event of the history."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class BlockParts:
 
 
 def partial_schema(spec: EventSpec) -> pa.Schema:
-    """Columns of partial files: keys, label, features as the samples have them, side columns."""
+    """Columns of partial files: keys, label, features as the samples have them, side columns, uses that columns declare."""
     types = {"id": pa.int32(), "multi": pa.list_(pa.int32()), "dense": pa.float32()}
     fields = [(USER, pa.int32()), (ITEM, pa.int32()), (TIME, pa.int64()), (LABEL, pa.float32())]
     fields += [(feature.name, types[feature.kind]) for feature in spec.encoded_features]
     fields += [(SIDE_PREFIX + side.name, pa.int8()) for side in spec.side_columns]
+    fields += [(USE_SPLIT, pa.int8())] if spec.split.column is not None else []
+    fields += [(USE_HISTORY, pa.int8())] if spec.in_history is not None else []
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
@@ -58,6 +62,7 @@ def encode_block(
         codes = side_codes(events.block[side.source_column], side.num_values)
         unknown[SIDE_PREFIX + side.name] = int((codes == 0).sum())
         columns.append(pa.array(codes))
+    columns += [pa.array(use.astype(np.int8)) for use in (events.split, events.in_history) if use is not None]
     table = pa.Table.from_arrays(columns, schema=partial_schema(spec))
     file = f"{folder}/{uuid.uuid4().hex}.parquet"
     _write_by_bucket(table, bucket_of(user, num_buckets), num_buckets, scratch, file)

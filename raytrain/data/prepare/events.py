@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raytrain.data.contract import SPLITS
 from raytrain.data.prepare.spec import EventSpec, Key, Label, Time
 
+NO_SPLIT = -1
+_UNKNOWN_SPLIT = -2
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -25,16 +28,34 @@ class Events:
     """[N], Unix seconds"""
     label: npt.NDArray[np.float32]
     """[N]; 0 or 1 once the scan has passed"""
+    split: npt.NDArray[np.int8] | None
+    """[N] index into ``SPLITS`` or ``NO_SPLIT``; None where times decide"""
+    in_history: npt.NDArray[np.bool_] | None
+    """[N]; None where every row is"""
     block: pa.Table
     """the N rows with all their raw columns"""
 
+    def select(self, keep: npt.NDArray[np.bool_]) -> "Events":
+        mask = pa.array(keep)
+        return Events(
+            user=self.user.filter(mask),
+            item=self.item.filter(mask),
+            time=self.time[keep],
+            label=self.label[keep],
+            split=None if self.split is None else self.split[keep],
+            in_history=None if self.in_history is None else self.in_history[keep],
+            block=self.block.filter(mask),
+        )
+
 
 def clean(block: pa.Table, spec: EventSpec) -> tuple[Events, Counter[str]]:
-    """Keeps the rows that have a user, an item, a time and a label; counts the others by the first reason that holds."""
+    """Keeps the rows that have a user, an item, a time, a label and a use; counts the others by the first reason that holds."""
     user = id_values(block[spec.keys.user.column])
     item = id_values(block[spec.keys.item.column])
     time, no_time = _seconds(block[spec.keys.time.column], spec.keys.time)
     label, no_label, nan_label = _labels(block[spec.label.column], spec.label)
+    split = None if spec.split.column is None else _splits(block[spec.split.column])
+    in_history = None if spec.in_history is None else np.asarray(pc.fill_null(_one_chunk(block[spec.in_history]), False))
     reasons = {
         "null user": _is_null(user),
         "user out of range": _out_of_range(user, spec.keys.user),
@@ -44,15 +65,17 @@ def clean(block: pa.Table, spec: EventSpec) -> tuple[Events, Counter[str]]:
         "null label": no_label,
         "NaN label": nan_label,
     }
+    if split is not None:
+        reasons["unknown split"] = split == _UNKNOWN_SPLIT
+        if in_history is not None:
+            reasons["neither sample nor history"] = (split == NO_SPLIT) & ~in_history
     keep = np.ones(block.num_rows, dtype=bool)
     dropped: Counter[str] = Counter()
     for reason, bad in reasons.items():
         dropped[reason] = int((keep & bad).sum())
         keep &= ~bad
-    if keep.all():
-        return Events(user, item, time, label, block), +dropped
-    mask = pa.array(keep)
-    return Events(user.filter(mask), item.filter(mask), time[keep], label[keep], block.filter(mask)), +dropped
+    events = Events(user, item, time, label, split, in_history, block)
+    return (events if keep.all() else events.select(keep)), +dropped
 
 
 def id_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -116,6 +139,13 @@ def _seconds(column: pa.ChunkedArray, key: Time) -> tuple[Any, Any]:
     ticks = np.asarray(pc.fill_null(array.cast(pa.int64()), 0))
     # Floor, so that times before 1970 keep their order.
     return ticks // _PER_SECOND[unit], missing
+
+
+def _splits(column: pa.ChunkedArray) -> npt.NDArray[np.int8]:
+    """[N] index into ``SPLITS``, ``NO_SPLIT`` for null, ``_UNKNOWN_SPLIT`` for any other text."""
+    names = id_values(column)
+    codes = np.asarray(pc.fill_null(pc.index_in(names, pa.array(SPLITS, pa.large_string())), _UNKNOWN_SPLIT))
+    return np.where(_is_null(names), NO_SPLIT, codes).astype(np.int8)
 
 
 def _labels(column: pa.ChunkedArray, rule: Label) -> tuple[Any, Any, Any]:

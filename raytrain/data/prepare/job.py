@@ -69,7 +69,8 @@ def _prepare(
     scan = _scan(spec, files)
     scan.check()
     cut, vocabularies = scan.cut(), scan.vocabularies()
-    progress.done(f"scanned: {dropped_rows(scan)}; valid from {cut.valid_time}, test from {cut.test_time} (Unix s)")
+    by = f"valid from {cut.valid_time}, test from {cut.test_time} (Unix s)" if cut else f"split by column {spec.split.column}"
+    progress.done(f"scanned: {dropped_rows(scan)}; {by}")
 
     table_rows = {table: rows or len(vocabularies[table]) + 1 for table, rows in spec.table_rows().items()}
     clear(storage)
@@ -124,7 +125,9 @@ def _partials(domain: str) -> str:
 
 
 def _key_columns(spec: EventSpec) -> set[str]:
-    return {spec.keys.user.column, spec.keys.item.column, spec.keys.time.column, spec.label.column}
+    """What ``clean`` reads."""
+    names = (spec.keys.user.column, spec.keys.item.column, spec.keys.time.column, spec.label.column, spec.split.column, spec.in_history)
+    return {name for name in names if name is not None}
 
 
 def _blocks(files: dict[str, EventFiles]) -> list[BlockRef]:
@@ -132,7 +135,7 @@ def _blocks(files: dict[str, EventFiles]) -> list[BlockRef]:
 
 
 def _write_domains(
-    spec: EventSpec, cut: Cut, encoded: dict[str, EncodedDomain], storage: Storage, scratch: Storage, options: PrepareOptions
+    spec: EventSpec, cut: Cut | None, encoded: dict[str, EncodedDomain], storage: Storage, scratch: Storage, options: PrepareOptions
 ) -> dict[str, list[Bucket]]:
     write = ray.remote(num_cpus=1)(write_bucket)
     shared_spec = ray.put(spec)

@@ -86,13 +86,13 @@ def build_contract(
     )
 
 
-def summary(spec: EventSpec, scan: Scan, encoded: dict[str, EncodedDomain], cut: Cut, contract: Contract) -> dict[str, Any]:
-    """What prepared.json holds: rows in, out and dropped by reason; values that became id 0; the times of the cut."""
+def summary(spec: EventSpec, scan: Scan, encoded: dict[str, EncodedDomain], cut: Cut | None, contract: Contract) -> dict[str, Any]:
+    """What prepared.json holds: rows in, out and dropped by reason; values that became id 0; the cut (null: a column splits)."""
     return {
         "state": "finished",
         "content_hash": contract.content_hash,
-        "valid_from_time": cut.valid_time,
-        "test_from_time": cut.test_time,
+        "valid_from_time": cut.valid_time if cut else None,
+        "test_from_time": cut.test_time if cut else None,
         "domains": {
             name: {
                 "rows_in": scan.num_rows[name],

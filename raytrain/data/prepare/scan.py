@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raytrain.data.contract import SPLITS
-from raytrain.data.prepare.events import clean, id_values
+from raytrain.data.prepare.events import NO_SPLIT, Events, clean, id_values
 from raytrain.data.prepare.spec import EventSpec, SplitRule
 from raytrain.errors import DataError
 
@@ -37,6 +37,8 @@ class BlockScan:
     time_rows: npt.NDArray[np.int64]
     """[T] rows at each"""
     time_positives: npt.NDArray[np.int64]
+    split_rows: npt.NDArray[np.int64]
+    """[3, 2] rows and positives of each split that a column declares"""
     num_bad_labels: int
     bad_label: float | None
     """an example of a label that is neither 0 nor 1"""
@@ -69,6 +71,7 @@ def scan_block(block: pa.Table, spec: EventSpec) -> BlockScan:
         times=times,
         time_rows=rows,
         time_positives=np.bincount(index, weights=events.label > 0, minlength=len(times)).astype(np.int64),
+        split_rows=_rows_of_splits(events),
         num_bad_labels=len(bad),
         bad_label=float(bad[0]) if len(bad) else None,
     )
@@ -106,6 +109,8 @@ class Scan:
     _values: dict[str, Merging[Any]] = field(default_factory=lambda: defaultdict(lambda: Merging(_distinct)))
     _times: Merging[npt.NDArray[np.int64]] = field(default_factory=lambda: Merging(_summed_times))
     """[T, 3] parts of the target: second, rows, positives"""
+    _split_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(SPLITS), 2), np.int64))
+    """[3, 2] of the target: rows, positives"""
 
     def add(self, domain: str, block: BlockScan) -> None:
         self.num_rows[domain] += block.num_rows
@@ -117,6 +122,7 @@ class Scan:
             self._values[table].add(values)
         if domain == self.spec.target:
             self._times.add(np.stack([block.times, block.time_rows, block.time_positives], axis=1))
+            self._split_rows += block.split_rows
 
     def check(self) -> None:
         """Raises DataError: a label is neither 0 nor 1, or a domain has no usable row."""
@@ -135,8 +141,8 @@ class Scan:
         """table -> its distinct values, ascending: the value at index i has id i + 1."""
         return {table: _ascending(self._values[table].result()) for table in self.spec.vocabularies()}
 
-    def cut(self) -> Cut:
-        """The times that split every domain.
+    def cut(self) -> Cut | None:
+        """The times that split every domain; None where a column says the split of each row.
 
         Raises:
             DataError: a split of the target domain would be empty, or would lack one of the two labels.
@@ -148,16 +154,19 @@ class Scan:
                 f"Times have to lie before the year 2200. Received: {times[-1]} s after 1970, keys.time.unit={self.spec.keys.time.unit}. "
                 "Set keys.time.unit to that of the column."
             )
-        cut = cut_times(times, num_rows, rule)
-        split = cut.split_of(times)
-        rows = [int(num_rows[split == code].sum()) for code in range(len(SPLITS))]
-        positives = [int(num_positives[split == code].sum()) for code in range(len(SPLITS))]
+        cut: Cut | None = None
+        if rule.column is None:
+            cut = cut_times(times, num_rows, rule)
+            split = cut.split_of(times)
+            rows = [int(num_rows[split == code].sum()) for code in range(len(SPLITS))]
+            positives = [int(num_positives[split == code].sum()) for code in range(len(SPLITS))]
+            by, advice = f"{len(times)} distinct times and valid_from={rule.valid_from}, test_from={rule.test_from}", "or check keys.time"
+        else:
+            rows, positives = self._split_rows.T.tolist()
+            by, advice = f"split.column={rule.column}", f"or write {', '.join(SPLITS)} into that column"
         counts = ", ".join(f"{name}={rows[code]} rows, {positives[code]} of them positive" for code, name in enumerate(SPLITS))
         if not all(rows):
-            raise DataError(
-                f"Every split of the target domain has to have rows. Received: {counts}, by {len(times)} distinct times and "
-                f"valid_from={rule.valid_from}, test_from={rule.test_from}. Change split, or check keys.time."
-            )
+            raise DataError(f"Every split of the target domain has to have rows. Received: {counts}, by {by}. Change split, {advice}.")
         if not all(0 < positive < total for positive, total in zip(positives, rows, strict=True)):
             raise DataError(
                 f"Every split of the target domain has to have both labels. Received: {counts}, by label column={label.column}, "
@@ -172,6 +181,15 @@ def cut_times(times: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], rule: S
     total = int(last_row[-1])
     valid, test = (int(times[np.searchsorted(last_row, int(share * total), side="right")]) for share in (rule.valid_from, rule.test_from))
     return Cut(valid, test)
+
+
+def _rows_of_splits(events: Events) -> npt.NDArray[np.int64]:
+    if events.split is None:
+        return np.zeros((len(SPLITS), 2), np.int64)
+    is_sample = events.split != NO_SPLIT
+    split, positive = events.split[is_sample], events.label[is_sample] > 0
+    rows = [np.bincount(split, weights=weights, minlength=len(SPLITS)) for weights in (None, positive)]
+    return np.stack(rows, axis=1).astype(np.int64)
 
 
 def _values(column: pa.ChunkedArray) -> pa.Array:

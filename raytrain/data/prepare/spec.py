@@ -125,7 +125,7 @@ class DomainSpec(Section):
 
 
 class SplitRule(Section):
-    """Shares of the target domain's rows in time order; the two times found cut every domain.
+    """Shares of the target domain's rows in time order, whose two times cut every domain; or a column that says it.
 
     valid_time = sorted target times[int(valid_from * rows)], test_time likewise; train: time < valid_time, valid:
     valid_time <= time < test_time, test: the rest.
@@ -133,12 +133,21 @@ class SplitRule(Section):
 
     valid_from: Annotated[float, Field(gt=0, lt=1)] = 0.8
     test_from: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    column: str | None = None
+    """Column of the events with train, valid or test, which takes the place of the shares. A null row is no sample: its event
+    is history alone."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         if self.valid_from >= self.test_from:
             raise ValueError(
                 f"valid_from has to be below test_from. Received: valid_from={self.valid_from}, test_from={self.test_from}. Lower it."
+            )
+        defaults = {name: type(self).model_fields[name].default for name in ("valid_from", "test_from")}
+        shares = [f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default]
+        if self.column is not None and shares:
+            raise ValueError(
+                f"Shares or a column have to split the rows. Received: column={self.column}, {', '.join(shares)}. Remove one of them."
             )
         return self
 
@@ -161,6 +170,9 @@ class EventSpec(Section):
     features: tuple[Annotated[FeatureSpec, BeforeValidator(_name_alone)], ...]
     side: tuple[Annotated[SideSpec, BeforeValidator(_name_alone)], ...] = ()
     split: SplitRule = SplitRule()
+    in_history: str | None = None
+    """Boolean column of the events: a row where it is false or null is a sample and no event of a history, as a negative that was
+    drawn is. null takes every row into the history."""
     slice: str | None = None
     """An id feature that gain is kept by."""
     group: str = USER

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import SPLITS
-from raytrain.data.prepare.encode import SIDE_PREFIX, partial_schema
+from raytrain.data.prepare.encode import SIDE_PREFIX, USE_HISTORY, USE_SPLIT, partial_schema
 from raytrain.data.prepare.fingerprint import table_digest
 from raytrain.data.prepare.scan import Cut
 from raytrain.data.prepare.spec import ITEM, LABEL, TIME, USER, EventSpec
@@ -87,12 +87,13 @@ def bucket_file(folder: str, bucket: int) -> str:
 
 
 def write_bucket(
-    domain: str, bucket: int, partial_files: list[str], spec: EventSpec, cut: Cut, layout: Layout, scratch: Storage, output: Storage
+    domain: str, bucket: int, partial_files: list[str], spec: EventSpec, cut: Cut | None, layout: Layout, scratch: Storage, output: Storage
 ) -> Bucket:
-    """Writes ``samples/<domain>/<split>/bucket`` and ``histories/<domain>/bucket``, empty ones too."""
+    """Writes ``samples/<domain>/<split>/bucket`` and ``histories/<domain>/bucket``, empty ones too; without ``cut`` a column splits."""
     rows = canonical_order(_gather(partial_files, bucket, scratch, partial_schema(spec)))
-    samples = rows.select([name for name in rows.column_names if not name.startswith(SIDE_PREFIX)])
-    split_codes = cut.split_of(rows[TIME].to_numpy())
+    samples = rows.select([name for name in rows.column_names if not name.startswith((SIDE_PREFIX, USE_SPLIT, USE_HISTORY))])
+    split_codes = rows[USE_SPLIT].to_numpy() if cut is None else cut.split_of(rows[TIME].to_numpy())
+    events = rows if spec.in_history is None else rows.filter(pa.array(rows[USE_HISTORY].to_numpy() == 1))
     splits, moments = {}, {}
     for code, split in enumerate(SPLITS):
         part = samples.filter(pa.array(split_codes == code))
@@ -109,11 +110,11 @@ def write_bucket(
             moments = {
                 feature.name: _moments(part[feature.name].to_numpy()) for feature in spec.encoded_features if feature.kind == "dense"
             }
-    histories, offsets = history_table(rows, spec)
+    histories, offsets = history_table(events, spec)
     _write(histories, output, bucket_file(history_path(domain), bucket), _user_groups(offsets, layout.row_group_events))
     return Bucket(
         splits=splits,
-        num_events=rows.num_rows,
+        num_events=events.num_rows,
         num_users=histories.num_rows,
         max_events=int(np.diff(offsets).max(initial=0)),
         history_digest=table_digest(histories),

@@ -4,12 +4,10 @@ A file is a pure function of the spec, the layout, its domain, split and bucket,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raytrain.data.contract import SPLITS, Contract
 from raytrain.data.manifest import history_schema, sample_schema
@@ -17,25 +15,11 @@ from raytrain.data.prepare.fingerprint import combined_digest, table_digest
 from raytrain.data.prepare.write import Layout, bucket_file, history_path, sample_path
 from raytrain.data.synthetic.rows import SampleFile, draw_events, draw_samples, users_in
 from raytrain.data.synthetic.spec import SyntheticSpec
+from raytrain.data.synthetic.writing import Written, open_writer, strict_schema
 from raytrain.storage import Storage
 
 RUN_ROWS = 1 << 17
 """Rows or events drawn at a time, rounded to whole row groups."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a file holds; a history file has neither positives nor a time range."""
-
-    domain: str
-    split: str | None
-    """None for a history file."""
-    name: str
-    digest: str
-    num_rows: int
-    num_positives: int = 0
-    min_time: int | None = None
-    max_time: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +53,11 @@ class FileWriter:
                 yield domain, bucket
 
     def write_samples(self, file: SampleFile) -> Written:
-        schema, group_rows = _schema(sample_schema(self.contract)), self.layout.row_group_rows
+        schema, group_rows = strict_schema(sample_schema(self.contract)), self.layout.row_group_rows
         step = max(1, RUN_ROWS // group_rows) * group_rows
         name = bucket_file(sample_path(file.domain, file.split), file.bucket)
         digests, num_positives, times = [], 0, []
-        with self._open(name, schema) as writer:
+        with open_writer(self.storage, name, schema) as writer:
             for first in range(0, file.num_rows, step):
                 columns = draw_samples(self.spec, self.contract.num_buckets, file, first, min(first + step, file.num_rows))
                 table = pa.table(columns, schema)
@@ -87,12 +71,12 @@ class FileWriter:
     def write_history(self, domain: str, bucket: int) -> Written:
         history, num_events = self.contract.domains[domain].history, self.spec.events_per_user
         assert history is not None, domain
-        schema = _schema(history_schema(history))
+        schema = strict_schema(history_schema(history))
         group_users = max(1, self.layout.row_group_events // num_events)
         step = max(1, RUN_ROWS // (group_users * num_events)) * group_users
         num_users = users_in(self.spec, bucket, self.contract.num_buckets)
         name, digests = bucket_file(history_path(domain), bucket), []
-        with self._open(name, schema) as writer:
+        with open_writer(self.storage, name, schema) as writer:
             for first in range(0, num_users, step):
                 stop = min(first + step, num_users)
                 users, events = draw_events(self.spec, self.contract.num_buckets, domain, bucket, first, stop)
@@ -103,17 +87,3 @@ class FileWriter:
                 digests.append((str(first), table_digest(table)))
                 self.count(len(users) * num_events)
         return Written(domain, None, name, combined_digest(digests), num_users)
-
-    @contextmanager
-    def _open(self, name: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-        # Ids seldom repeat inside a row group: with dictionaries a file is larger, and takes three times as long to write and read.
-        options = {"compression": "zstd", "use_dictionary": False, "write_statistics": True, "write_page_checksum": True}
-        with (
-            self.storage.filesystem.open_output_stream(self.storage.path(name)) as sink,
-            pq.ParquetWriter(sink, schema, **options) as writer,
-        ):
-            yield writer
-
-
-def _schema(types: dict[str, pa.DataType]) -> pa.Schema:
-    return pa.schema([pa.field(name, column_type, nullable=False) for name, column_type in types.items()])

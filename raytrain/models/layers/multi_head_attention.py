@@ -52,5 +52,6 @@ class MultiHeadTargetAttention(nn.Module):
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where ``mask`` is true, 0 elsewhere and in rows without any (whose softmax would be NaN)."""
-    return torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).nan_to_num(0.0)
+    """Softmax over the last dimension where ``mask`` is true, 0 elsewhere and in rows without any."""
+    # Filled with a finite number, since a row of -inf alone would be NaN, forward and backward.
+    return torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1) * mask

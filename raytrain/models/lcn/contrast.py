@@ -3,10 +3,14 @@
 Shapes: N pairs, M candidates for a negative, E size of an aligned vector.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+NEVER = -1e30
+"""Log weight of what is no negative; finite, so that an anchor without any negative has a gradient of 0 and not NaN."""
 
 
 @dataclass(frozen=True)
@@ -17,54 +21,39 @@ class Contrast:
     """float32 [N, E]"""
     positives: Tensor
     """float32 [N, E]"""
+    positive_log_weight: Tensor
+    """float32 [N]: minus the log of how often the item is drawn (logQ), or zeros"""
     candidates: Tensor
     """float32 [M, E]"""
-    is_negative: Tensor
-    """bool [N, M]; false on collisions and padding"""
-    positive_bias: Tensor
-    """float32 [N], subtracted from the score: the log of how often the item is drawn (logQ), or zeros"""
-    candidate_bias: Tensor
-    """float32 [M] or [N, M], likewise; a negative of weight w has its log subtracted from this"""
+    log_weight: Tensor
+    """float32 [N, M], likewise, plus the log of a hard negative's weight; ``NEVER`` on collisions and padding"""
     own: Tensor | None = None
-    """float32 [N, E]: a negative of each anchor alone; zeros where it has none"""
-    own_bias: float = 0.0
-
-    def products(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Dot products with the positive [N], with every negative [N, M], their bias, and which of them count, both [N, M].
-
-        With own negatives there is a column more of each.
-        """
-        positive = (self.anchors * self.positives).sum(1)
-        negative = self.anchors @ self.candidates.t()
-        bias, counts = self.candidate_bias.expand_as(negative), self.is_negative
-        if self.own is not None:
-            negative = torch.cat([negative, (self.anchors * self.own).sum(1, keepdim=True)], dim=1)
-            bias = torch.cat([bias, bias.new_full((len(bias), 1), self.own_bias)], dim=1)
-            counts = torch.cat([counts, self.own.any(dim=1, keepdim=True)], dim=1)
-        return positive, negative, bias, counts
+    """float32 [N, E]: a negative of each anchor alone"""
+    own_log_weight: Tensor | None = None
+    """float32 [N], with ``own``; ``NEVER`` where an anchor has none"""
 
 
 def info_nce(contrast: Contrast, temperature: float) -> Tensor:
     """[N]: -log of the positive's share in softmax(z_i . z_j / T - log q_j) (van den Oord et al., arXiv 1807.03748; in-batch
     negatives corrected by how often they are drawn: Yi et al., RecSys 2019). 0 for an anchor without negatives."""
-    positive, negative, bias, counts = contrast.products()
-    positive = positive / temperature - contrast.positive_bias
-    scores = (negative / temperature - bias).masked_fill(~counts, -torch.inf)
-    return torch.logsumexp(torch.cat([positive[:, None], scores], dim=1), dim=1) - positive
+    anchors = contrast.anchors / temperature
+    positive = (anchors * contrast.positives).sum(1) + contrast.positive_log_weight
+    everything = torch.logaddexp(torch.logsumexp(torch.addmm(contrast.log_weight, anchors, contrast.candidates.t()), dim=1), positive)
+    if contrast.own is not None and contrast.own_log_weight is not None:
+        everything = torch.logaddexp(everything, (anchors * contrast.own).sum(1) + contrast.own_log_weight)
+    return everything - positive
 
 
 def margin_pairs(contrast: Contrast, margin: float) -> Tensor:
     """[N]: D^2 of the pair plus the mean over negatives of max(0, margin - D)^2 (Hadsell et al., CVPR 2006)."""
-    positive, negative, bias, counts = contrast.products()
-    pushed = (margin - _distance(negative)).clamp(min=0.0).square()
-    return (2.0 - 2.0 * positive) + _mean_of_negatives(pushed, bias, counts)
+    positive = (contrast.anchors * contrast.positives).sum(1)
+    return (2.0 - 2.0 * positive) + _mean_of_negatives(contrast, lambda product: (margin - _distance(product)).clamp(min=0.0).square())
 
 
 def triplets(contrast: Contrast, margin: float) -> Tensor:
     """[N]: mean over negatives of max(0, D(i, j+) - D(i, j-) + margin) (Schroff et al., CVPR 2015)."""
-    positive, negative, bias, counts = contrast.products()
-    pushed = (_distance(positive)[:, None] - _distance(negative) + margin).clamp(min=0.0)
-    return _mean_of_negatives(pushed, bias, counts)
+    reach = (_distance((contrast.anchors * contrast.positives).sum(1)) + margin)[:, None]
+    return _mean_of_negatives(contrast, lambda product: (reach - _distance(product)).clamp(min=0.0))
 
 
 def _distance(product: Tensor) -> Tensor:
@@ -73,7 +62,12 @@ def _distance(product: Tensor) -> Tensor:
     return (2.0 - 2.0 * product).clamp(min=1e-6).sqrt()
 
 
-def _mean_of_negatives(values: Tensor, bias: Tensor, counts: Tensor) -> Tensor:
-    """[N, M] -> [N], weighted by exp(-bias), as a softmax weighs them."""
-    weight = torch.exp(-bias) * counts
-    return (values * weight).sum(1) / weight.sum(1).clamp(min=torch.finfo(weight.dtype).tiny)
+def _mean_of_negatives(contrast: Contrast, push: Callable[[Tensor], Tensor]) -> Tensor:
+    """[N]: the mean of ``push`` of each negative's dot product [N, M], weighted as a softmax weighs them."""
+    weight = contrast.log_weight.exp()
+    total, num = (push(contrast.anchors @ contrast.candidates.t()) * weight).sum(1), weight.sum(1)
+    if contrast.own is not None and contrast.own_log_weight is not None:
+        own_weight = contrast.own_log_weight.exp()
+        own = push((contrast.anchors * contrast.own).sum(1, keepdim=True))[:, 0]
+        total, num = total + own * own_weight, num + own_weight
+    return total / num.clamp(min=torch.finfo(num.dtype).tiny)

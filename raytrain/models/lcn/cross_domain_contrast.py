@@ -15,7 +15,7 @@ from raytrain.embeddings.tables import gathered
 from raytrain.model_config import ContrastSection
 from raytrain.models.layers.across_ranks import AcrossRanks
 from raytrain.models.layers.history_view import HistoryView
-from raytrain.models.lcn.contrast import Contrast, info_nce, margin_pairs, triplets
+from raytrain.models.lcn.contrast import NEVER, Contrast, info_nce, margin_pairs, triplets
 from raytrain.models.lcn.item_frequency import ItemFrequency
 from raytrain.models.lcn.pairs import draw_events
 
@@ -29,11 +29,14 @@ class Candidates:
     user: Tensor
     is_positive: Tensor
     """bool: its user took it"""
-    is_present: Tensor
-    """bool: false on padding"""
 
     def across(self, gather: Callable[[Tensor], Tensor]) -> "Candidates":
-        return Candidates(*(gather(part) for part in (self.aligned, self.item, self.user, self.is_positive, self.is_present)))
+        return Candidates(*(gather(part) for part in (self.aligned, self.item, self.user, self.is_positive)))
+
+    def where(self, present: Tensor) -> "Candidates":
+        """Those of M' that are present, bool [M']."""
+        index = present.nonzero()[:, 0]
+        return Candidates(*(part.index_select(0, index) for part in (self.aligned, self.item, self.user, self.is_positive)))
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,17 @@ class Pairs:
 
         What the same user was shown and did not take stays in, ``hard_weight`` times.
         """
-        same_user = self.user[:, None] == candidates.user  # [N, M]
-        collides = (self.positive_item[:, None] == candidates.item) | (same_user & candidates.is_positive)
-        bias, own_bias = self.anchor.new_zeros(len(candidates.item)), self.anchor.new_zeros(len(self.user))
-        if frequency is not None:
-            bias, own_bias = frequency.log_share(candidates.item), frequency.log_share(self.positive_item)
-        if hard_weight != 1.0:
-            bias = bias - log(hard_weight) * same_user.float()
-        return Contrast(self.anchor, self.positive, candidates.aligned, ~collides & candidates.is_present, own_bias, bias)
+        with torch.no_grad():
+            same_user = self.user[:, None] == candidates.user  # [N, M]
+            collides = (self.positive_item[:, None] == candidates.item) | (same_user & candidates.is_positive)
+            log_weight = self.anchor.new_zeros(same_user.shape)
+            own = self.anchor.new_zeros(len(self.user))
+            if frequency is not None:
+                log_weight, own = log_weight - frequency.log_share(candidates.item), own - frequency.log_share(self.positive_item)
+            if hard_weight != 1.0:
+                log_weight += log(hard_weight) * same_user
+            log_weight.masked_fill_(collides, NEVER)
+        return Contrast(self.anchor, self.positive, own, candidates.aligned, log_weight)
 
 
 class CrossDomainContrast(nn.Module):
@@ -98,20 +104,22 @@ class CrossDomainContrast(nn.Module):
         source_item = view.sequence.items.gather(1, places).flatten()
         source = gathered(aligned_rows, view.inverse.gather(1, places)).flatten(0, 1)  # [B * P, E]
 
-        # Every rank gathers tensors of the same meaning equally often, whatever its rows are.
+        # Every rank gathers equally often, whatever its rows are.
         user = batch.group
-        targets = Candidates(aligned_query, item, user, clicked, present).across(self.across_ranks)
-        sources = Candidates(source, source_item, user[row], valid, valid).across(self.across_ranks)
+        targets = Candidates(aligned_query, item, user, clicked).where(present).across(self.across_ranks)
+        sources = Candidates(source, source_item, user[row], valid).where(valid).across(self.across_ranks)
         if self.target_frequency is not None and self.source_frequency is not None:
-            self.target_frequency.add(targets.item, targets.is_present.float())
-            self.source_frequency.add(sources.item, sources.is_present.float())
+            self.target_frequency.add(targets.item)
+            self.source_frequency.add(sources.item)
 
         chosen = valid.nonzero()[:, 0]  # N pairs
         row = row[chosen]
         pairs = Pairs(source[chosen], source_item[chosen], aligned_query[row], item[row], user[row])
         to_target = pairs.against(targets, self.target_frequency, section.hard_negative_weight)
         if passed_over is not None:
-            to_target = replace(to_target, own=passed_over[row], own_bias=-log(section.hard_negative_weight))
+            exists = passed_over[row].detach().any(dim=1)
+            weight = torch.where(exists, log(section.hard_negative_weight), NEVER)
+            to_target = replace(to_target, own=passed_over[row], own_log_weight=weight.to(passed_over.dtype))
         if section.form == "margin":
             loss = margin_pairs(to_target, section.margin)
         elif section.form == "triplet":

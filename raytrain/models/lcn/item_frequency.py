@@ -22,10 +22,10 @@ class ItemFrequency(nn.Module):
         self.decay = 1.0 - 1.0 / horizon_steps
 
     @torch.no_grad()
-    def add(self, ids: Tensor, weight: Tensor) -> None:
-        """Counts a step's items: ids int64 [M], weight float32 [M]."""
-        self.counts.mul_(self.decay).index_add_(0, self._buckets(ids), weight)
-        self.total.mul_(self.decay).add_(weight.sum())
+    def add(self, ids: Tensor) -> None:
+        """Counts a step's items, int64 [M]."""
+        self.counts.mul_(self.decay).index_add_(0, self._buckets(ids), self.counts.new_ones(len(ids)))
+        self.total.mul_(self.decay).add_(len(ids))
 
     def log_share(self, ids: Tensor) -> Tensor:
         """float32 [M]: the log of each item's share of what was counted; an item never counted gets that of half a hit."""

@@ -32,7 +32,9 @@ def draw_events(
     places = (history.lengths[:, None] - 1 - newest_first).clamp(min=0)  # [B, W]
     valid = newest_first < history.lengths[:, None]
     for name, wanted in side.items():
-        valid = valid & torch.isin(history.side[name].gather(1, places), torch.tensor(wanted, device=places.device))
+        code = history.side[name].gather(1, places)
+        # Not isin(), which sorts.
+        valid = valid & torch.stack([code == value for value in wanted]).any(0)
     if max_age_code is not None:
         valid = valid & (history.side["age"].gather(1, places) <= max_age_code)
     order = torch.rand(places.shape, device=places.device) if randomly else -newest_first.float().expand_as(places)

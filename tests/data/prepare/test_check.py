@@ -44,6 +44,9 @@ def test_good_files_are_counted(files):
         pytest.param({"tags": pa.array(["t"])}, {}, r"Feature tags has to be a list", id="multi feature without lists"),
         pytest.param({"hour": pa.array(["1"])}, {}, r"Feature hour has to be an integer\. ", id="direct feature of text"),
         pytest.param({"price": pa.array(["1"])}, {}, r"Feature price has to be a number", id="dense feature of text"),
+        pytest.param({"use": pa.array([1])}, {"split": {"column": "use"}}, r"split\.column has to be a string", id="split of numbers"),
+        pytest.param({"use": pa.array(["y"])}, {"in_history": "use"}, r"in_history has to be a boolean", id="history flag of text"),
+        pytest.param({}, {"in_history": "used"}, r"in_history has to name a column", id="no history flag"),
         pytest.param({"item": pa.array([1])}, {}, r"feed, .*Table item has to hold one type", id="domains disagree"),
         pytest.param(
             {}, {"features": ["country", {"name": "hour", "table": "country"}]}, r"Table country has to hold one type", id="mixed table"

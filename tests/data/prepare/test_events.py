@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raytrain.data.prepare.events import clean, dense_values, id_values, list_values, side_codes
-from tests.data.prepare.cases import events, spec
+from raytrain.data.prepare.events import NO_SPLIT, clean, dense_values, id_values, list_values, side_codes
+from tests.data.prepare.cases import events, spec, with_uses
 
 
 def test_clean_counts_each_dropped_row_once_by_its_first_reason():
@@ -35,6 +35,16 @@ def test_clean_drops_direct_keys_out_of_their_table():
     kept, dropped = clean(block, declared)
     assert kept.user.to_pylist() == [1, 2]
     assert dropped == {"user out of range": 3}
+
+
+def test_clean_reads_what_a_row_is_for():
+    rows = events(*((user, "a", 10, 5.0, "x", [], 1, 0.0) for user in range(1, 7)))
+    block = with_uses(rows, ["train", "test", None, None, "tset", "valid"], [True, False, True, False, True, None])
+    kept, dropped = clean(block, spec(split={"column": "split"}, in_history="in_history"))
+    assert kept.user.to_pylist() == [1, 2, 3, 6]
+    assert kept.split.tolist() == [0, 2, NO_SPLIT, 1]
+    assert kept.in_history.tolist() == [True, False, True, False]
+    assert dropped == {"unknown split": 1, "neither sample nor history": 1}
 
 
 def test_clean_takes_an_empty_block():

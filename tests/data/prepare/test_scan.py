@@ -7,7 +7,7 @@ from raytrain.data.prepare import scan as module
 from raytrain.data.prepare.scan import Scan, cut_times, scan_block
 from raytrain.data.prepare.spec import SplitRule
 from raytrain.errors import DataError
-from tests.data.prepare.cases import events, spec
+from tests.data.prepare.cases import events, spec, with_uses
 
 
 def row(time, rating, user=1, item="a", country="x", tags=()):
@@ -82,3 +82,29 @@ def test_labels_have_to_be_binary_without_a_rule():
 def test_a_domain_without_usable_rows_is_refused():
     with pytest.raises(DataError, match=r"Received: feed with 2 null label"):
         scanned(spec(), [events(*TARGET)], events(row(1, None), row(2, None))).check()
+
+
+BY_COLUMN = {"split": {"column": "split"}}
+USES = ["train", "train", "valid", "valid", "test", "test", None, None]
+
+
+def test_a_column_splits_in_place_of_times():
+    feed = with_uses(events(row(1, 5.0)), ["train"])
+    assert scanned(spec(**BY_COLUMN), [with_uses(events(*TARGET), USES)], feed).cut() is None
+
+
+@pytest.mark.parametrize(
+    ("uses", "message"),
+    [
+        pytest.param(
+            ["train", "train", "valid", "valid", None, None, None, None],
+            r"have rows\. Received: .*test=0 rows.*by split\.column=split",
+            id="no test",
+        ),
+        pytest.param(["train", None, "valid", "valid", "test", "test", None, None], "have both labels", id="no positive in train"),
+    ],
+)
+def test_a_column_has_to_fill_every_split_of_the_target(uses, message):
+    feed = with_uses(events(row(1, 5.0)), ["train"])
+    with pytest.raises(DataError, match=message):
+        scanned(spec(**BY_COLUMN), [with_uses(events(*TARGET), uses)], feed).cut()

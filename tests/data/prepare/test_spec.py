@@ -19,6 +19,7 @@ from tests.data.prepare.cases import spec
         pytest.param({"slice": "price"}, "slice has to name an id feature", id="slice of no id feature"),
         pytest.param({"group": "nobody"}, "group has to name an id feature", id="unknown group"),
         pytest.param({"split": {"valid_from": 0.9, "test_from": 0.8}}, "valid_from has to be below test_from", id="split out of order"),
+        pytest.param({"split": {"column": "s", "test_from": 0.95}}, r"Received: column=s, test_from=0\.95", id="split twice"),
         pytest.param({"domains": {"a": {"role": "source", "path": "x"}}}, "Exactly one domain", id="no target"),
         pytest.param({"labels": 1}, "Did you mean label", id="unknown key"),
         pytest.param(

@@ -10,7 +10,7 @@ from raytrain.data.prepare.fingerprint import bucket_of
 from raytrain.data.prepare.scan import Cut
 from raytrain.data.prepare.write import Layout, Moments, canonical_order, history_table, write_bucket
 from raytrain.storage import Storage
-from tests.data.prepare.cases import events, spec
+from tests.data.prepare.cases import events, spec, with_uses
 
 VOCABULARIES = {
     "user": pa.array([1, 2], pa.int64()),
@@ -91,6 +91,36 @@ def test_encode_then_write_gives_the_rows_by_hand(tmp_path):
     ]
     assert (bucket.num_events, bucket.num_users, bucket.max_events) == (3, 2, 2)
     assert bucket.moments["price"] == Moments(1, -1.0, 0.0)
+
+
+def test_columns_say_the_split_of_a_sample_and_what_is_history(tmp_path):
+    storage = Storage(str(tmp_path))
+    for folder in ("partials", "samples/ads/train", "samples/ads/valid", "samples/ads/test", "histories/ads"):
+        (tmp_path / folder).mkdir(parents=True)
+    block = events(
+        (1, "a", 10, 5.0, "x", [], 1, 7.0),
+        (1, "b", 20, 5.0, "x", [], 2, 3.0),
+        (1, "a", 20, 1.0, "x", [], 3, 5.0),
+        (2, "b", 5, 5.0, "x", [], 4, 7.0),
+        (2, "a", 6, 1.0, "x", [], 5, 7.0),
+    )
+    block = with_uses(block, [None, "train", "train", "test", None], [True, True, False, True, None])
+    declared = spec(split={"column": "split"}, in_history="in_history")
+    part = encode_block(block, declared, VOCABULARIES, 1, storage, "partials")
+    bucket = write_bucket("ads", 0, [part.file], declared, None, Layout(8192, 65536), storage, storage)
+    samples = [pq.read_table(tmp_path / f"samples/ads/{split}/bucket-00000.parquet") for split in ("train", "valid", "test")]
+    # Nothing of the uses is left in the samples.
+    assert samples[0].column_names == ["user", "item", "time", "label", "country", "tags", "hour", "price"]
+    found = [[(row["user"], row["item"], row["time"], row["label"]) for row in table.to_pylist()] for table in samples]
+    # Positive and drawn negative share their time; the negative is in no history, the oldest event in no split.
+    assert found == [[(1, 1, 20, 0.0), (1, 2, 20, 1.0)], [], [(2, 2, 5, 1.0)]]
+    assert pq.read_table(tmp_path / "histories/ads/bucket-00000.parquet").to_pylist() == [
+        {"user": 1, "item": [1, 2], "time": [10, 20], "rating": [5, 5]},
+        {"user": 2, "item": [2], "time": [5], "rating": [5]},
+    ]
+    assert (bucket.num_events, bucket.num_users, bucket.max_events) == (3, 2, 2)
+    # Dense moments are of training rows alone.
+    assert bucket.moments["price"] == Moments(2, 4.0, 2.0)
 
 
 def test_row_groups_are_bounded_and_users_stay_whole(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from raytrain.models.lcn.contrast import Contrast, info_nce, margin_pairs, triplets
+from raytrain.models.lcn.contrast import NEVER, Contrast, info_nce, margin_pairs, triplets
 
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 
@@ -17,10 +17,9 @@ def contrast() -> Contrast:
     return Contrast(
         anchors=torch.tensor([EAST]),
         positives=torch.tensor([NORTH]),
+        positive_log_weight=torch.zeros(1),
         candidates=torch.tensor([EAST, NORTH, WEST]),
-        is_negative=torch.tensor([[True, False, True]]),
-        positive_bias=torch.zeros(1),
-        candidate_bias=torch.zeros(3),
+        log_weight=torch.tensor([[0.0, NEVER, 0.0]]),
     )
 
 
@@ -30,7 +29,7 @@ def test_info_nce_by_hand() -> None:
 
 
 def test_popularity_is_taken_from_the_scores() -> None:
-    biased = replace(contrast(), positive_bias=torch.tensor([log(0.5)]), candidate_bias=torch.tensor([log(0.25), 0.0, log(0.25)]))
+    biased = replace(contrast(), positive_log_weight=-torch.tensor([log(0.5)]), log_weight=torch.tensor([[log(4), NEVER, log(4)]]))
     expected = -log(2 / (2 + 4 * exp(2) + 4 * exp(-2)))
     assert info_nce(biased, 0.5).item() == pytest.approx(expected, rel=1e-5)
 
@@ -47,28 +46,26 @@ def test_triplet_by_hand() -> None:
 
 @pytest.mark.parametrize("loss", [info_nce, margin_pairs, triplets])
 def test_an_own_negative_is_one_more_candidate(loss) -> None:
-    own = replace(contrast(), is_negative=torch.tensor([[True, False, False]]), own=torch.tensor([WEST]))
+    own = replace(contrast(), log_weight=torch.tensor([[0.0, NEVER, NEVER]]), own=torch.tensor([WEST]), own_log_weight=torch.zeros(1))
     assert loss(own, 0.5).item() == pytest.approx(loss(contrast(), 0.5).item())
-    nothing = replace(own, own=torch.zeros(1, 2))
+    nothing = replace(own, own_log_weight=torch.tensor([NEVER]))
     assert loss(nothing, 0.5).item() == pytest.approx(loss(replace(own, own=None), 0.5).item())
 
 
 def test_a_weight_counts_a_negative_that_often() -> None:
-    twice = replace(
-        contrast(),
-        candidates=torch.tensor([EAST, NORTH, WEST, EAST]),
-        is_negative=torch.tensor([[True, False, True, True]]),
-        candidate_bias=torch.zeros(4),
-    )
-    weighted = replace(contrast(), candidate_bias=torch.tensor([-log(2), 0.0, 0.0]))
+    twice = replace(contrast(), candidates=torch.tensor([EAST, NORTH, WEST, EAST]), log_weight=torch.tensor([[0.0, NEVER, 0.0, 0.0]]))
+    weighted = replace(contrast(), log_weight=torch.tensor([[log(2), NEVER, 0.0]]))
     for loss in (info_nce, margin_pairs, triplets):
         assert loss(weighted, 0.5).item() == pytest.approx(loss(twice, 0.5).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [info_nce, margin_pairs, triplets])
 def test_without_negatives_nothing_is_pushed_away(loss) -> None:
-    alone = replace(contrast(), is_negative=torch.zeros(1, 3, dtype=torch.bool), positives=torch.tensor([EAST]))
-    assert loss(alone, 0.5).item() == pytest.approx(0.0, abs=1e-6)
+    alone = replace(contrast(), log_weight=torch.full((1, 3), NEVER), anchors=torch.tensor([NORTH]).requires_grad_())
+    found = loss(alone, 0.5)
+    assert found.item() == pytest.approx(0.0, abs=1e-6)
+    found.sum().backward()
+    assert alone.anchors.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("loss", [info_nce, margin_pairs, triplets])
@@ -79,7 +76,8 @@ def test_gradients_equal_finite_differences(loss) -> None:
 
     def value(anchors: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         unit = [torch.nn.functional.normalize(part, dim=1) for part in (anchors, positives, candidates, own)]
-        bias = torch.zeros(4, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
-        return loss(Contrast(*unit[:3], mask, *bias, own=unit[3]), 0.7)
+        zeros = torch.zeros(4, dtype=torch.float64)
+        log_weight = torch.zeros(4, 5, dtype=torch.float64).masked_fill(~mask, NEVER)
+        return loss(Contrast(unit[0], unit[1], zeros, unit[2], log_weight, own=unit[3], own_log_weight=zeros), 0.7)
 
     assert gradcheck(value, vectors)

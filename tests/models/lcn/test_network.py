@@ -130,12 +130,10 @@ def test_collisions_are_no_negatives() -> None:
         item=torch.tensor([3, 4, 5, 6, 7]),
         user=torch.tensor([8, 9, 9, 8, 8]),
         is_positive=torch.tensor([True, True, False, True, False]),
-        is_present=torch.tensor([True, True, True, True, False]),
-    )
+    ).where(torch.tensor([True, True, True, True, False]))
     found = pair.against(candidates, None, hard_weight=4.0)
     # The pair's own item, another item this user took, and padding are left out; what the user passed over counts four times.
-    assert found.is_negative.tolist() == [[False, False, True, True, False]]
-    assert found.candidate_bias.exp()[0, 2:4].tolist() == pytest.approx([0.25, 1.0])
+    assert found.log_weight.exp()[0].tolist() == pytest.approx([0.0, 0.0, 4.0, 1.0])
 
 
 def test_nothing_is_contrasted_when_scoring(dataset: str, contract: Contract) -> None:
