@@ -17,6 +17,8 @@ from raytrain.models.baselines.declarations import (
     counter_tables,
     dnn_histories,
     dnn_tables,
+    lcn_event_ages,
+    no_event_ages,
     sequence_histories,
     sequence_tables,
 )
@@ -33,10 +35,12 @@ class Declaration:
     """(its own config section, job, contract) -> the tables it needs"""
     queries_item: bool = True
     """Whether it looks the candidate item up by name, which then has to be among its features."""
+    event_ages: Callable[[Any], bool] = no_event_ages
+    """(its own config section) -> whether training reads the ages of history events in seconds"""
 
 
 DECLARED: dict[str, Declaration] = {
-    "lcn": Declaration(sequence_histories, sequence_tables),
+    "lcn": Declaration(sequence_histories, sequence_tables, event_ages=lcn_event_ages),
     "din": Declaration(sequence_histories, sequence_tables),
     "single_domain": Declaration(sequence_histories, sequence_tables),
     "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),

@@ -6,8 +6,8 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, History
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ConfigError
-from raytrain.model_config import CounterModel, DnnModel, SequenceModel, SingleDomainModel
-from raytrain.settings import nearest
+from raytrain.model_config import CounterModel, DnnModel, LcnModel, SequenceModel, SingleDomainModel
+from raytrain.settings import Section, nearest
 
 COUNTS = "counts"
 """The table of the counter."""
@@ -29,6 +29,15 @@ def sequence_tables(model: SequenceModel, job: JobConfig, contract: Contract) ->
 def side_of(model: SequenceModel, history: History) -> dict[str, int]:
     """Side information of a history that the model uses -> number of its codes, in the order of the contract."""
     return {side.name: side.num_values for side in history.side if model.side is None or side.name in model.side}
+
+
+def no_event_ages(model: Section) -> bool:
+    return False
+
+
+def lcn_event_ages(model: LcnModel) -> bool:
+    """Pairs of events across domains are told by time."""
+    return model.contrast.weight > 0
 
 
 def dnn_histories(model: DnnModel, contract: Contract) -> tuple[str, ...]:
