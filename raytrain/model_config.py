@@ -57,16 +57,20 @@ class ContrastSection(Section):
     """Of infonce."""
     margin: PositiveFloat = 1.0
     """Of margin and triplet; distances of aligned vectors lie between 0 and 2."""
-    num_pairs: PositiveInt = 2
-    """Source events that a clicked row is paired with."""
-    recent_events: PositiveInt = 50
-    """The newest events of a history that pairs are drawn from."""
+    target_events: NonNegativeInt = 1
+    """Events of a row's target history that are paired, besides its candidate where that was clicked."""
+    recent_events: PositiveInt = 100
+    """The newest events of the target history that these are drawn from."""
+    num_pairs: PositiveInt = 1
+    """Source events that each of them is paired with."""
+    partner_events: PositiveInt = 3
+    """The newest source events before it that these are drawn from."""
+    window_s: PositiveInt | None = None
+    """Longest time between the two; null for any."""
     random_pairs: bool = True
-    """Draw them; false takes the newest."""
-    max_age_code: PositiveInt | None = None
-    """Largest code of side information "age" of a paired event: 1 + floor(log2(1 + s)), so that 21 is 12 days."""
+    """Draw events; false takes the newest."""
     pair_side: SideCodes = Field(default_factory=dict)
-    """Pair only events with one of these codes, such as {rating: [4, 5]}; empty pairs every event."""
+    """Pair only history events with one of these codes, such as {rating: [4, 5]}; empty pairs every event."""
     passed_over_side: SideCodes = Field(default_factory=dict)
     """Codes of target events that were shown and not taken, such as {rating: [1, 2]}: each row's own hard negative."""
     hard_negative_weight: PositiveFloat = 1.0

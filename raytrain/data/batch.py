@@ -21,6 +21,8 @@ class Sequence:
     """int64 [B]"""
     side: dict[str, Tensor] = field(default_factory=dict)
     """int64 [B, L] each; 0 pads."""
+    age_s: Tensor | None = None
+    """int64 [B, L]: seconds from each event to its row, where the model asks for them; 0 pads"""
 
     @property
     def mask(self) -> Tensor:
@@ -66,6 +68,7 @@ class Batch:
                     sequence.items.to(device),
                     sequence.lengths.to(device),
                     {side: codes.to(device) for side, codes in sequence.side.items()},
+                    None if sequence.age_s is None else sequence.age_s.to(device),
                 )
                 for name, sequence in self.histories.items()
             },

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raytrain.data.batch import Batch, Sequence
 from raytrain.data.contract import Contract
+from raytrain.data.history import AGE
 from raytrain.data.provenance import EPOCH, FRAGMENT, ROW, STATUS, STATUS_OK, Provenance
 from raytrain.data.reader import unwrap
 
@@ -24,6 +25,7 @@ class Collator:
     contract: Contract
     domain: str
     histories: tuple[str, ...]
+    event_ages: bool = False
 
     def __call__(self, row: pa.Table) -> Batch:
         columns = unwrap(row)
@@ -65,7 +67,8 @@ class Collator:
         lengths = _lengths(columns[f"{name}/item"])
         mask = _mask(lengths)
         side = {info.name: _padded(columns[f"{name}/{info.name}"], mask) for info in history.side}
-        return Sequence(_padded(columns[f"{name}/item"], mask), torch.from_numpy(lengths), side)
+        age_s = _padded(columns[f"{name}/{AGE}"], mask) if self.event_ages else None
+        return Sequence(_padded(columns[f"{name}/item"], mask), torch.from_numpy(lengths), side, age_s)
 
 
 def join_domains(batches: list[Batch]) -> Batch:
@@ -91,6 +94,7 @@ def _join_histories(parts: list[Sequence]) -> Sequence:
         _concat([part.items for part in parts]),
         torch.cat([part.lengths for part in parts]),
         {name: _concat([part.side[name] for part in parts]) for name in parts[0].side},
+        _concat(ages) if len(ages := [part.age_s for part in parts if part.age_s is not None]) == len(parts) else None,
     )
 
 

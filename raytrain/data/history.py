@@ -17,6 +17,8 @@ from raytrain.errors import DataError, StreamError
 from raytrain.storage import Storage
 
 Ints = npt.NDArray[np.int64]
+AGE = "_age_s"
+"""List of the events' ages at the sample, where a model asks for them"""
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,23 @@ class WindowHistory:
     side: tuple[SideInformation, ...]
     num_bytes_read: int
 
-    def cut(self, rows: Ints) -> dict[str, pa.Array]:
+    def cut(self, rows: Ints, ages: bool = False) -> dict[str, pa.Array]:
         """Arrow lists of the samples ``rows`` (int64 [b]; -1 gives an empty list): ``item`` and one int8 code per side.
 
-        An age code is 1 + floor(log2(1 + age in s)), capped.
+        An age code is 1 + floor(log2(1 + age in s)), capped. With ``ages`` there is a list ``_age_s`` of int64 besides.
         """
         lengths = np.where(rows >= 0, self.lengths[rows], 0)
         flat = _ranges(self.starts[rows], lengths)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         columns = {"item": self.events["item"][flat]}
+        age_s = np.empty(0, np.int64)
+        if ages or any(side.derived_from == "age" for side in self.side):
+            event_times = self.events["time"].astype(np.int64, copy=False)[flat]
+            age_s = np.repeat(self.sample_times[rows], lengths) - event_times
+        if ages:
+            columns[AGE] = age_s
         for side in self.side:
             if side.derived_from == "age":
-                event_times = self.events["time"].astype(np.int64, copy=False)[flat]
-                age_s = np.repeat(self.sample_times[rows], lengths) - event_times
                 columns[side.name] = age_code(age_s, side.num_values)
             else:
                 columns[side.name] = self.events[side.name][flat]

@@ -39,6 +39,8 @@ class Reading:
     """Directory for bad rows; null counts them only."""
     cursor: str = ""
     """Hash of the cursor that the stream was planned from."""
+    event_ages: bool = False
+    """Join the events' ages in seconds too."""
 
 
 def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
@@ -70,7 +72,7 @@ def read_window(reading: Reading, window: Window) -> Iterator[pa.Table]:
         batch = rows.take(pa.array(np.where(chosen >= 0, chosen, padding)))
         columns = {name: batch.column(name) for name in batch.column_names}
         for name, history_rows in joined.items():
-            columns |= {f"{name}/{column}": values for column, values in history_rows.cut(chosen).items()}
+            columns |= {f"{name}/{column}": values for column, values in history_rows.cut(chosen, reading.event_ages).items()}
         yield wrap(pa.table(columns)).append_column(CURSOR, pa.array([reading.cursor]))
 
 

@@ -40,6 +40,8 @@ class StreamSpec:
     num_batches: int | None = None
     """Global batches after which the stream ends, over all epochs; null reads every epoch whole."""
     quarantine_path: str | None = None
+    event_ages: bool = False
+    """Histories carry their events' ages in seconds."""
 
     @property
     def name(self) -> str:
@@ -80,6 +82,7 @@ class StreamSpec:
             histories=self.histories,
             quarantine_path=self.quarantine_path,
             cursor=hash_of(cursor),
+            event_ages=self.event_ages,
         )
         return FragmentSource(reading, self.remaining(cursor))
 

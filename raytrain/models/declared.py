@@ -19,6 +19,8 @@ from raytrain.models.baselines.declarations import (
     counter_tables,
     dnn_histories,
     dnn_tables,
+    lcn_event_ages,
+    no_event_ages,
     sequence_histories,
     sequence_tables,
 )
@@ -37,10 +39,12 @@ class Declaration:
     """Whether it looks the candidate item up by name, which then has to be among its features."""
     check: Callable[[Any, Contract, tuple[str, ...]], None] | None = None
     """(its own config section, contract, histories) raises ContractError where the data set lacks what this model alone needs."""
+    event_ages: Callable[[Any], bool] = no_event_ages
+    """(its own config section) -> whether training reads the ages of history events in seconds"""
 
 
 DECLARED: dict[str, Declaration] = {
-    "lcn": Declaration(sequence_histories, sequence_tables),
+    "lcn": Declaration(sequence_histories, sequence_tables, event_ages=lcn_event_ages),
     "din": Declaration(sequence_histories, sequence_tables),
     "single_domain": Declaration(sequence_histories, sequence_tables),
     "full_attention": Declaration(sequence_histories, sequence_tables),

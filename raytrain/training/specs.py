@@ -7,6 +7,7 @@ from raytrain.data.contract import Contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError
+from raytrain.models.declared import DECLARED
 
 
 def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...], quarantine_path: str) -> tuple[StreamSpec, ...]:
@@ -16,6 +17,7 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
         ConfigError, ContractError: what would otherwise stop a worker.
     """
     target = _spec(job, contract, contract.target, "train", histories, quarantine_path)
+    target = replace(target, event_ages=DECLARED[job.model.name].event_ages(job.model))
     target = target.lasting(range(job.training.epochs), job.training.max_steps)
     if not job.data.source_batch_size:
         return (target,)
@@ -24,6 +26,7 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
             f"data.source_batch_size needs a data set with one source domain. Received: {list(contract.sources)}. Set it to 0."
         )
     source = _spec(job, contract, contract.sources[0], "train", histories, quarantine_path, job.data.source_batch_size)
+    source = replace(source, event_ages=target.event_ages)
     num_epochs = -(-target.total_batches // source.plan.num_batches)
     return target, source.lasting(range(num_epochs), target.total_batches)
 

@@ -37,8 +37,8 @@ def losses_of_rank(
     contract = load_contract(path)
     histories = ("target", "source")
     manifest = read_manifest(contract, path, "target", "train")
-    spec = StreamSpec(contract, job.data, "target", "train", manifest, 50, histories, True, 0, tuple(range(9)), NUM_STEPS)
-    collate = Collator(contract, "target", histories)
+    spec = StreamSpec(contract, job.data, "target", "train", manifest, 50, histories, True, 0, tuple(range(9)), NUM_STEPS, event_ages=True)
+    collate = Collator(contract, "target", histories, event_ages=True)
     learner = build_learner(job, contract, world)
     losses = []
     rows = (row for task in spec.source(world.size).get_read_tasks(-1) for row in task())

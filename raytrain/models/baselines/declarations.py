@@ -6,8 +6,8 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, History
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ConfigError, ContractError
-from raytrain.model_config import CounterModel, DnnModel, MinetModel, SequenceModel, SimModel, SingleDomainModel
-from raytrain.settings import nearest
+from raytrain.model_config import CounterModel, DnnModel, LcnModel, MinetModel, SequenceModel, SimModel, SingleDomainModel
+from raytrain.settings import Section, nearest
 
 COUNTS = "counts"
 """The table of the counter."""
@@ -60,6 +60,15 @@ def check_two_domains(model: MinetModel, contract: Contract, histories: tuple[st
             f"MiNet has to have the history of {contract.target} and one of a source domain. "
             f"Received: model.histories={list(histories)}. Name both, or prepare the data set with both."
         )
+
+
+def no_event_ages(model: Section) -> bool:
+    return False
+
+
+def lcn_event_ages(model: LcnModel) -> bool:
+    """Pairs of events across domains are told by time."""
+    return model.contrast.weight > 0
 
 
 def dnn_histories(model: DnnModel, contract: Contract) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The contrastive loss between one source domain and the target, over the pairs of a batch (CRP of LCN, arXiv 2312.06424).
 
-Shapes: B rows, P pairs a row, N pairs, M candidates for a negative, U unique rows, E size of an aligned vector.
+Shapes: B rows, T target events a row (its candidate first), P source events each, N pairs, M candidates for a negative, U unique
+rows, E size of an aligned vector.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,25 @@ from raytrain.models.layers.across_ranks import AcrossRanks
 from raytrain.models.layers.history_view import HistoryView
 from raytrain.models.lcn.contrast import NEVER, Contrast, info_nce, margin_pairs, triplets
 from raytrain.models.lcn.item_frequency import ItemFrequency
-from raytrain.models.lcn.pairs import draw_events
+from raytrain.models.lcn.pairs import draw_before
+
+
+@dataclass(frozen=True)
+class TargetEvents:
+    """What the users of a batch did in the target domain: each row's candidate, and some events of its history."""
+
+    aligned: Tensor
+    """float32 [B, T, E]"""
+    item: Tensor
+    """int64 [B, T]"""
+    age_s: Tensor
+    """int64 [B, T], 0 of the candidate"""
+    is_positive: Tensor
+    """bool [B, T]: the user took it"""
+    is_present: Tensor
+    """bool [B, T]: false on padding; what is present and was not taken is a negative still"""
+    passed_over: Tensor | None = None
+    """float32 [B, E]: another item that the user was shown and did not take; zeros where there is none"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class Candidates:
         return Candidates(*(gather(part) for part in (self.aligned, self.item, self.user, self.is_positive)))
 
     def where(self, present: Tensor) -> "Candidates":
-        """Those of M' that are present, bool [M']."""
+        """Those that are present, bool [M]."""
         index = present.nonzero()[:, 0]
         return Candidates(*(part.index_select(0, index) for part in (self.aligned, self.item, self.user, self.is_positive)))
 
@@ -81,45 +100,50 @@ class CrossDomainContrast(nn.Module):
         self.target_frequency = ItemFrequency(section.frequency_buckets, section.frequency_steps) if popularity else None
         self.source_frequency = ItemFrequency(section.frequency_buckets, section.frequency_steps) if popularity else None
 
-    def forward(
-        self, aligned_query: Tensor, aligned_rows: Tensor, view: HistoryView, batch: Batch, item: Tensor, passed_over: Tensor | None
-    ) -> Tensor:
-        """Row loss float32 [B]: the mean over a row's pairs, 0 for rows that were not clicked or have no pair.
+    def forward(self, targets: TargetEvents, aligned_rows: Tensor, view: HistoryView, batch: Batch) -> Tensor:
+        """Row loss float32 [B]: the mean over a row's pairs, 0 for rows without one.
 
         A mean over rows, not over pairs, so that the loop's normalisation makes R ranks equal to one (our choice).
 
         Args:
-            aligned_query: [B, E] of the candidates. aligned_rows: [U, E] of the source's items. view: the source's history.
-            item: int64 [B], the candidates' ids. passed_over: [B, E], an item each row's user was shown and did not take; zeros
-                where there is none.
+            aligned_rows: [U, E] of the source's items. view: the source's history, with ages.
         """
-        section = self.section
-        places, valid = draw_events(
-            view.sequence, section.num_pairs, section.recent_events, section.pair_side, section.max_age_code, section.random_pairs
+        section, user = self.section, batch.group
+        places, valid = draw_before(
+            view.sequence,
+            targets.age_s,
+            section.num_pairs,
+            section.partner_events,
+            section.window_s,
+            section.pair_side,
+            section.random_pairs,
         )
-        present = batch.weight > 0
-        clicked = (batch.label > 0.5) & present
-        valid = (valid & clicked[:, None]).flatten()  # [B * P]
-        row = torch.arange(len(item), device=item.device).repeat_interleave(places.shape[1])
+        num_rows, num_targets, num_sources = places.shape
+        valid = (valid & targets.is_positive[:, :, None]).flatten()  # [B * T * P]
+        places = places.flatten(1)
         source_item = view.sequence.items.gather(1, places).flatten()
-        source = gathered(aligned_rows, view.inverse.gather(1, places)).flatten(0, 1)  # [B * P, E]
+        source = gathered(aligned_rows, view.inverse.gather(1, places)).flatten(0, 1)
+        event = torch.arange(num_rows * num_targets, device=user.device).repeat_interleave(num_sources)
+        row = event // num_targets
 
         # Every rank gathers equally often, whatever its rows are.
-        user = batch.group
-        targets = Candidates(aligned_query, item, user, clicked).where(present).across(self.across_ranks)
+        target, target_item = targets.aligned.flatten(0, 1), targets.item.flatten()
+        of_target = user.repeat_interleave(num_targets)
+        offered = Candidates(target, target_item, of_target, targets.is_positive.flatten()).where(targets.is_present.flatten())
+        offered = offered.across(self.across_ranks)
         sources = Candidates(source, source_item, user[row], valid).where(valid).across(self.across_ranks)
         if self.target_frequency is not None and self.source_frequency is not None:
-            self.target_frequency.add(targets.item)
+            self.target_frequency.add(offered.item)
             self.source_frequency.add(sources.item)
 
         chosen = valid.nonzero()[:, 0]  # N pairs
-        row = row[chosen]
-        pairs = Pairs(source[chosen], source_item[chosen], aligned_query[row], item[row], user[row])
-        to_target = pairs.against(targets, self.target_frequency, section.hard_negative_weight)
-        if passed_over is not None:
-            exists = passed_over[row].detach().any(dim=1)
-            weight = torch.where(exists, log(section.hard_negative_weight), NEVER)
-            to_target = replace(to_target, own=passed_over[row], own_log_weight=weight.to(passed_over.dtype))
+        event, row = event[chosen], row[chosen]
+        pairs = Pairs(source[chosen], source_item[chosen], target[event], target_item[event], user[row])
+        to_target = pairs.against(offered, self.target_frequency, section.hard_negative_weight)
+        if targets.passed_over is not None:
+            own = targets.passed_over[row]
+            weight = torch.where(own.detach().any(dim=1), log(section.hard_negative_weight), NEVER)
+            to_target = replace(to_target, own=own, own_log_weight=weight.to(own.dtype))
         if section.form == "margin":
             loss = margin_pairs(to_target, section.margin)
         elif section.form == "triplet":
@@ -127,5 +151,5 @@ class CrossDomainContrast(nn.Module):
         else:
             to_source = pairs.swapped().against(sources, self.source_frequency, 1.0)
             loss = 0.5 * (info_nce(to_target, section.temperature) + info_nce(to_source, section.temperature))
-        num_pairs = valid.view(len(item), -1).sum(1).clamp(min=1)
-        return loss.new_zeros(len(item)).index_add(0, row, loss / num_pairs[row])
+        num_pairs = valid.view(num_rows, -1).sum(1).clamp(min=1)
+        return loss.new_zeros(num_rows).index_add(0, row, loss / num_pairs[row])

@@ -6,6 +6,8 @@ has. Loss: cross-entropy of the click + ``contrast.weight`` x the contrastive lo
 Shapes: B rows, U unique rows, D embedding size, E size of an aligned vector.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from raytrain.data.contract import Contract
 from raytrain.embeddings.tables import gathered
 from raytrain.model_config import LcnModel
 from raytrain.models.layers.sequence_network import HistoryShape, Interests, SequenceNetwork, Views
-from raytrain.models.lcn.cross_domain_contrast import CrossDomainContrast
+from raytrain.models.lcn.cross_domain_contrast import CrossDomainContrast, TargetEvents
 from raytrain.models.lcn.cross_representation import CrossRepresentation
 from raytrain.models.lcn.pairs import draw_events
 from raytrain.models.lcn.pyramid import AttentionPyramid, Levels
@@ -44,11 +46,8 @@ class LcnInterest(nn.Module):
         outputs = torch.cat([found.output for found in self.levels(query, views, aligned_query, aligned).values()], dim=1)
         if not self.training or not self.contrast:
             return Interests(outputs)
-        passed_over = self._passed_over(views, aligned)
-        losses = [
-            contrast(aligned_query, aligned[name], views[name], batch, batch.ids[self.item], passed_over)
-            for name, contrast in self.contrast.items()
-        ]
+        targets = self._target_events(aligned_query, views, aligned, batch)
+        losses = [contrast(targets, aligned[name], views[name], batch) for name, contrast in self.contrast.items()]
         row_loss = torch.stack(losses).mean(0)  # [B]
         mean = (row_loss.detach() * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
         return Interests(outputs, self.model.contrast.weight * row_loss, {"contrastive_loss": mean})
@@ -57,11 +56,35 @@ class LcnInterest(nn.Module):
         """Each history's pyramid, by domain."""
         return {name: pyramid(query, aligned_query, aligned[name], views[name]) for name, pyramid in self.pyramid.items()}
 
-    def _passed_over(self, views: Views, aligned: dict[str, Tensor]) -> Tensor | None:
-        """[B, E]: a target item that each row's user was shown and did not take, zeros where there is none; None if not configured."""
-        section = self.model.contrast
-        if not section.passed_over_side or self.target not in views:
-            return None
-        view = views[self.target]
-        places, valid = draw_events(view.sequence, 1, section.recent_events, section.passed_over_side, None, section.random_pairs)
-        return gathered(aligned[self.target], view.inverse.gather(1, places))[:, 0] * valid
+    def _target_events(self, aligned_query: Tensor, views: Views, aligned: dict[str, Tensor], batch: Batch) -> TargetEvents:
+        """Each row's candidate, and events of its target history where the model sees that."""
+        section, item = self.model.contrast, batch.ids[self.item]
+        present = batch.weight > 0
+        events = TargetEvents(
+            aligned=aligned_query[:, None],
+            item=item[:, None],
+            age_s=torch.zeros_like(item)[:, None],
+            is_positive=((batch.label > 0.5) & present)[:, None],
+            is_present=present[:, None],
+        )
+        if self.target not in views:
+            return events
+        view, rows = views[self.target], aligned[self.target]
+        if section.passed_over_side:
+            places, valid = draw_events(view.sequence, 1, section.recent_events, section.passed_over_side, section.random_pairs)
+            events = replace(events, passed_over=gathered(rows, view.inverse.gather(1, places))[:, 0] * valid)
+        if section.target_events:
+            places, valid = draw_events(
+                view.sequence, section.target_events, section.recent_events, section.pair_side, section.random_pairs
+            )
+            assert view.sequence.age_s is not None
+            valid = valid & present[:, None]
+            events = replace(
+                events,
+                aligned=torch.cat([events.aligned, gathered(rows, view.inverse.gather(1, places))], dim=1),
+                item=torch.cat([events.item, view.sequence.items.gather(1, places)], dim=1),
+                age_s=torch.cat([events.age_s, view.sequence.age_s.gather(1, places)], dim=1),
+                is_positive=torch.cat([events.is_positive, valid], dim=1),
+                is_present=torch.cat([events.is_present, valid], dim=1),
+            )
+        return events

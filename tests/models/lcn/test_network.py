@@ -1,5 +1,7 @@
 """LCN as a whole: it trains, its contrastive loss aligns planted pairs, its collisions are masked, and R ranks learn as one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from raytrain.errors import ContractError
 from raytrain.model_config import ContrastSection
 from raytrain.models.declared import declared_histories
 from raytrain.models.layers.history_view import HistoryView
-from raytrain.models.lcn.cross_domain_contrast import Candidates, CrossDomainContrast, Pairs
+from raytrain.models.lcn.cross_domain_contrast import Candidates, CrossDomainContrast, Pairs, TargetEvents
 from raytrain.models.lcn.cross_representation import CrossRepresentation
 from raytrain.models.lcn.network import LcnInterest
 from raytrain.settings import with_overrides
@@ -48,7 +50,7 @@ def contract(dataset: str) -> Contract:
 
 
 def batches_of(dataset: str, contract: Contract, histories: tuple[str, ...] = HISTORIES) -> list[Batch]:
-    return list(local_micro_batches(stream_spec(contract, dataset, 50, histories=histories)))
+    return list(local_micro_batches(replace(stream_spec(contract, dataset, 50, histories=histories), event_ages=True)))
 
 
 def trained(job: JobConfig, contract: Contract, batches: list[Batch]) -> tuple[Learner, list[float]]:
@@ -70,7 +72,9 @@ def interest_of(learner: Learner) -> LcnInterest:
         "model.contrast.form=triplet",
         "model.contrast.popularity_correction=false",
         "model.contrast.passed_over_side={rating: [1, 2]}",
-        "model.contrast.max_age_code=30",
+        "model.contrast.window_s=86400",
+        "model.contrast.target_events=3",
+        "model.contrast.target_events=0",
         "model.levels=[complete, focused]",
         "model.outputs=[focused]",
         "model.side=[]",
@@ -113,8 +117,13 @@ def test_contrast_brings_what_one_user_takes_in_both_domains_together(form: str)
             time=torch.zeros(num_users),
             domain=torch.zeros(num_users),
         )
-        view = HistoryView(rows, history, Sequence(history, torch.full((num_users,), length)))
-        loss = contrast(align("target", rows[candidate]), align("source", rows), view, batch, candidate, None).mean()
+        ages = torch.arange(length, 0, -1).expand(num_users, length)
+        view = HistoryView(rows, history, Sequence(history, torch.full((num_users,), length), age_s=ages))
+        taken = torch.ones(num_users, 1, dtype=torch.bool)
+        targets = TargetEvents(
+            align("target", rows[candidate])[:, None], candidate[:, None], torch.zeros_like(candidate)[:, None], taken, taken
+        )
+        loss = contrast(targets, align("source", rows), view, batch).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
