@@ -5,16 +5,17 @@ raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
+from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
 from raytrain.data.prepare.write import Layout
 from raytrain.data.synthetic import generate
@@ -41,6 +42,15 @@ class PrepareConfig(Section):
     """History events in a row group (whole users, at least one)."""
     num_cpus: PositiveInt | None = None
     """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic rows need no Ray: threads."""
+    as_of: AsOfOptions | None = None
+    """Smoothed means and residuals of users, items and features over each row's strict past, as dense features that every
+    network reads; null: none. The plain baselines build such columns themselves."""
+
+    @model_validator(mode="after")
+    def _check_as_of(self) -> Self:
+        if self.as_of is not None and isinstance(self.recipe, SyntheticRecipe):
+            raise ValueError("Synthetic rows are streamed, as-of features need them in memory. Received: as_of. Set as_of=null.")
+        return self
 
 
 def load_prepare_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> PrepareConfig:
@@ -61,9 +71,10 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
         DataError: the source or the output directory cannot be used; see ``prepare_events`` and ``generate``.
     """
     if isinstance(config.recipe, SyntheticRecipe):
-        layout = (config.num_buckets, config.row_group_rows, config.row_group_events)
-        return generate(config.recipe, config.output, say, *layout, num_threads=config.num_cpus)
+        sizes = (config.num_buckets, config.row_group_rows, config.row_group_events)
+        return generate(config.recipe, config.output, say, *sizes, num_threads=config.num_cpus)
     if config.recipe.notice is not None:
         say(config.recipe.notice)
-    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, Layout(config.row_group_rows, config.row_group_events), config.num_cpus)
+    layout = Layout(config.row_group_rows, config.row_group_events)
+    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of)
     return prepare_events(config.recipe.stage, config.output, options, say)

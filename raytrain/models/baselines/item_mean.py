@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raytrain.config import ItemMeanModel
-from raytrain.models.baselines.features import Features
+from raytrain.data.asof.features import Features
 
 ITEM_MEAN_FILE = "item_mean.npz"
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raytrain.config import LogisticModel
-from raytrain.models.baselines.features import Features
+from raytrain.data.asof.features import Features
 
 LOGISTIC_FILE = "logistic.json"
 
