@@ -78,8 +78,8 @@ def probe_memory(job: JobConfig, contract: Contract) -> Figures:
     Raises:
         ResourceError: more than ``model.max_memory_mib``.
     """
-    from raytrain.data.frame import check_memory
     from raytrain.data.asof.features import bytes_per_row
+    from raytrain.data.frame import check_memory
     from raytrain.models.baselines.tabular import TABULAR_MODELS
 
     assert isinstance(job.model, ItemMeanModel | LogisticModel | LightGbmModel), job.model

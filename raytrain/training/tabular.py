@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 
 from raytrain.config import ItemMeanModel, JobConfig, LightGbmModel, LogisticModel
+from raytrain.data.asof.features import Features, Known, build_features, bytes_per_row, item_and_label
 from raytrain.data.contract import Contract
 from raytrain.data.frame import Frame, check_memory, concat_frames, read_events, read_frame
 from raytrain.data.manifest import check_labels, read_manifest
 from raytrain.data.provenance import FRAGMENT, ROW
 from raytrain.errors import DataError
 from raytrain.metrics.suite import MetricSuite
-from raytrain.data.asof.features import Features, Known, build_features, bytes_per_row, item_and_label
 from raytrain.models.baselines.tabular import TABULAR_MODELS, Fitted
 from raytrain.storage import Storage
 from raytrain.training.engine import Records

@@ -6,7 +6,7 @@ the same biases of users and items. Rows, their order, row groups and files stay
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,8 @@ def add_as_of(contract: Contract, storage: Storage, options: AsOfOptions) -> Con
         ``contract`` with a dense feature for every column that varies, its mean and std taken over the target's training rows,
         and a content hash that covers them.
     """
-    files, tables = [], []
+    files: list[_File] = []
+    tables = []
     for domain, split, name in _sample_files(contract):
         groups, table = _read(storage, name)
         first = files[-1].rows.stop if files else 0
@@ -147,8 +148,9 @@ def _read(storage: Storage, name: str) -> tuple[tuple[tuple[int, int], ...], pa.
     """(rows of every row group, the whole file)"""
     with storage.filesystem.open_input_file(storage.path(name)) as source:
         file = pq.ParquetFile(source)
-        stops = np.cumsum([file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)], dtype=np.int64)
-        return tuple(pairwise([0, *stops.tolist()])), file.read(use_threads=False)
+        lengths = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        stops = accumulate((length for length in lengths if length), initial=0)
+        return tuple(pairwise(stops)), file.read(use_threads=False)
 
 
 def _histories(contract: Contract, storage: Storage, rows: Frame) -> dict[str, Events]:

@@ -86,13 +86,13 @@ def _prepare(
 
     buckets = _write_domains(spec, cut, encoded, storage, scratch, options)
     contract = build_contract(spec, table_rows, encoded, buckets, options.num_buckets)
+    written = (" ".join(f"{split} {domain.splits[split].num_rows:,}" for split in SPLITS) for domain in contract.domains.values())
+    progress.done("wrote: " + ", ".join(f"{name} {rows}" for name, rows in zip(contract.domains, written, strict=True)))
     if options.as_of is not None:
         contract = add_as_of(contract, storage, options.as_of)
         progress.done(f"as-of features: {sum(feature.as_of for feature in contract.features)} columns beside every sample")
     storage.write_text(SUMMARY_FILE, json.dumps(summary(spec, scan, encoded, cut, contract), indent=2) + "\n")
     save_contract(contract, storage.uri)
-    written = (" ".join(f"{split} {domain.splits[split].num_rows:,}" for split in SPLITS) for domain in contract.domains.values())
-    progress.done("wrote: " + ", ".join(f"{name} {rows}" for name, rows in zip(contract.domains, written, strict=True)))
     progress.finish(f"{storage.uri}, content hash {contract.content_hash[:16]}")
     return contract
 

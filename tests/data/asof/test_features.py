@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raytrain.data.asof.features import Features, follows
+from raytrain.data.asof.past import AsOf, Clock
 from raytrain.data.contract import Feature
 from raytrain.data.frame import Frame
 from raytrain.errors import DataError
-from raytrain.data.asof.past import AsOf, Clock
-from raytrain.data.asof.features import Features, follows
 from tests.data.asof.cases import change_from, columns_of
 from tests.data.build import START, DomainRows, Events, build_dataset, samples, write_dataset
 

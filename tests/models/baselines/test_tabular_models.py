@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from raytrain.config import ItemMeanModel, JobConfig
+from raytrain.data.asof.features import Features
 from raytrain.data.contract import Contract
 from raytrain.errors import ContractError, DataError, ResourceError
 from raytrain.metrics.auc import auc
-from raytrain.data.asof.features import Features
 from raytrain.models.baselines.item_mean import fit_item_mean, load_item_mean
 from raytrain.models.baselines.tabular import TABULAR_MODELS
 from raytrain.training.tabular import score_tabular, train_tabular
