@@ -1,7 +1,7 @@
 """Last step of a prepare: the as-of columns of every sample, written into the sample files as dense features.
 
-The same columns that the plain baselines build in memory (``raytrain.data.asof.features``), so that a network starts from
-the same biases of users and items. Rows, their order, row groups and files stay as they are.
+What the plain baselines build in memory (``raytrain.data.asof.features``), as contrasts, so that a network starts from the same
+biases of users and items. Rows, their order, row groups and files stay as they are.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import PositiveFloat, PositiveInt
 
+from raytrain.data.asof.contrasts import contrasts
 from raytrain.data.asof.features import Known, build_features, bytes_per_row
 from raytrain.data.contract import Contract, Feature
 from raytrain.data.frame import Events, Frame, check_memory, read_events
@@ -89,14 +90,15 @@ def add_as_of(contract: Contract, storage: Storage, options: AsOfOptions) -> Con
     known = Known(rows, np.repeat([file.domain for file in files], lengths), _histories(contract, storage, rows))
     plain = contract.model_copy(update={"features": tuple(feature for feature in contract.features if feature.kind != "dense")})
     built = build_features(plain, known, rows, options.prior_rows)
+    names, values = contrasts(built.names, built.values)
     train = [file.rows for file in files if (file.domain, file.split) == (contract.target, "train")]
-    features = as_of_features(built.names, np.concatenate([built.values[part] for part in train]))
+    features = as_of_features(names, np.concatenate([values[part] for part in train]))
     digests = []
     for file in files:
         table = _read(storage, file.name)[1]
-        added = {feature.name: pa.array(built.values[file.rows, index]) for index, feature in features.items()}
-        for name, values in added.items():
-            table = table.append_column(pa.field(name, pa.float32(), nullable=False), values)
+        added = {feature.name: pa.array(values[file.rows, index]) for index, feature in features.items()}
+        for name, column in added.items():
+            table = table.append_column(pa.field(name, pa.float32(), nullable=False), column)
         write_table(table, storage, file.name, file.groups)
         digests.append((file.name, table_digest(pa.table(added))))
     return contract.model_copy(
@@ -110,7 +112,7 @@ def add_as_of(contract: Contract, storage: Storage, options: AsOfOptions) -> Con
 def as_of_features(names: tuple[str, ...], values: npt.NDArray[np.float32]) -> dict[int, Feature]:
     """Index of every column that varies -> the dense feature it becomes.
 
-    names: F, as ``build_features`` makes them. values: [N, F], of the rows that mean and std are taken over.
+    names: F, as ``contrasts`` makes them. values: [N, F], of the rows that mean and std are taken over.
 
     Raises:
         DataError: two columns would have one name.

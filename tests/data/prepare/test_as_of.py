@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raytrain.config import JobConfig
+from raytrain.data.asof.contrasts import contrasts
 from raytrain.data.contract import Contract, load_contract, save_contract
 from raytrain.data.frame import read_frame
 from raytrain.data.manifest import read_manifest
@@ -47,15 +48,19 @@ def by_hand(tmp_path: Path) -> Contract:
 
 
 # The mean of everything: 1/2 at +10, (1 + 1) / 3 at +20, (2 + 1) / 5 at +30.
+USER_MEAN = [1 / 2, 2 / 3, (1 + 4 / 3) / 3, (2 + 1.2) / 4, (2 + 1.2) / 4]
+ITEM_MEAN = [1 / 2, (1 + 4 / 3) / 3, (1 + 4 / 3) / 3, 0.6, (2 + 1.2) / 5]
+# A was half better than expected of its item, C 1 - 7/9.
+USER_RESIDUAL = [0, 0, (1 / 2) / 3, (1 / 2 + 2 / 9) / 4, (1 / 2 + 2 / 9) / 4]
+# A was half better than expected of its user, B 0 - 2/3, C 1 - 7/9.
+ITEM_RESIDUAL = [0, (1 / 2) / 3, (1 / 2) / 3, 0, (1 / 2 - 2 / 3 + 2 / 9) / 5]
 BY_HAND = {
-    "asof_user_all_mean": [1 / 2, 2 / 3, (1 + 4 / 3) / 3, (2 + 1.2) / 4, (2 + 1.2) / 4],
-    "asof_item_all_mean": [1 / 2, (1 + 4 / 3) / 3, (1 + 4 / 3) / 3, 0.6, (2 + 1.2) / 5],
+    "asof_user_all_residual": USER_RESIDUAL,
+    "asof_item_all_residual": ITEM_RESIDUAL,
+    "asof_user_all_expected": np.subtract(USER_MEAN, USER_RESIDUAL),
+    "asof_item_all_expected": np.subtract(ITEM_MEAN, ITEM_RESIDUAL),
     "asof_user_all_log_count": [0, 0, np.log(2), np.log(3), np.log(3)],
     "asof_user_all_log_age": [np.log1p(1e9), np.log1p(1e9), np.log1p(10), np.log1p(10), np.log1p(10)],
-    # A was half better than expected of its item, C 1 - 7/9.
-    "asof_user_all_residual": [0, 0, (1 / 2) / 3, (1 / 2 + 2 / 9) / 4, (1 / 2 + 2 / 9) / 4],
-    # A was half better than expected of its user, B 0 - 2/3, C 1 - 7/9.
-    "asof_item_all_residual": [0, (1 / 2) / 3, (1 / 2) / 3, 0, (1 / 2 - 2 / 3 + 2 / 9) / 5],
 }
 
 
@@ -78,7 +83,9 @@ def test_every_split_of_every_domain_has_the_columns_of_the_plain_baselines(tmp_
     for domain, described in contract.domains.items():
         for split in described.splits:
             _, expected = columns_of(contract.without_as_of(), str(tmp_path), split, OPTIONS.prior_rows, domain)
-            columns = {feature_name(name): expected.columns((name,))[:, 0] for name in expected.names if "/" in name}
+            past = tuple(name for name in expected.names if "/" in name)
+            names, values = contrasts(past, expected.columns(past))
+            columns = {feature_name(name): values[:, index] for index, name in enumerate(names)}
             found = as_of_values(contract, tmp_path, domain, split)
             assert set(found) == set(columns)
             for name, values in found.items():
