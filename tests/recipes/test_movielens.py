@@ -118,4 +118,7 @@ def test_the_fixed_protocol_on_the_real_data(tmp_path):
     assert contract.overlap[0].num_shared_users == 6_033
     assert contract.overlap[0].num_shared_items == 0
     assert contract.tables["item"].num_rows == 3_707
-    assert contract.content_hash == "59e37822ec89c7919c1913942264fda27c186ead3ab3d948e109b2dd392a6f76"
+    as_of = [feature for feature in contract.features if feature.as_of]
+    assert len(as_of) == 48
+    assert min(feature.std for feature in as_of) > 0.01
+    assert contract.content_hash == "7f2c3df768b1774ce3a64cb6e79157b24fc40183d27cc2af66508b86aa988e55"
