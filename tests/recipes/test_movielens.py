@@ -51,7 +51,7 @@ def test_both_sources_and_any_number_of_cpus_give_one_content_hash(tmp_path):
         for cpus, path in sources.items()
     ]
     assert contracts[0] == contracts[1] == load_contract(str(tmp_path / "out-1"))
-    assert "asof_user_genres_target_residual" in [feature.name for feature in contracts[0].features if feature.as_of]
+    assert "asof_user_genres_all_residual" in [feature.name for feature in contracts[0].features if feature.as_of]
     target = sum(bool({"Action", "Sci-Fi", "Adventure", "Fantasy"} & set(MOVIES[movie][1])) for _, movie, _, _ in rows)
     counts = {name: sum(split.num_rows for split in domain.splits.values()) for name, domain in contracts[0].domains.items()}
     assert counts == {"target": target, "source": len(rows) - target}
