@@ -12,6 +12,8 @@ from raytrain.machine import size
 
 PROBE = "raytrain.training.probe"
 TIMEOUT_S = 600.0
+MAX_NAMES = 12
+"""Features that are named; as-of features come in dozens."""
 UNKNOWN_SHARE = 0.5
 """Of id 0 in a feature, above which the vocabulary looks like another data set's."""
 
@@ -89,7 +91,7 @@ def check_batch(record: dict[str, Any]) -> Check:
     """The first batch of a stream; a warning where it can be decoded and yet teaches nothing."""
     rate, num_rows, num_bad = record["label_rate"], record["num_rows"], record["num_bad"]
     lines = [f"{num_rows:,} rows, {num_bad:,} bad; label rate {'undefined' if rate is None else f'{rate:.3f}'}"]
-    lines.append("; ".join(f"{shape} {', '.join(names)}" for shape, names in _by_shape(record).items()))
+    lines.append("; ".join(f"{shape} {_listed(names)}" for shape, names in _by_shape(record).items()))
     unknown = [f"{name} {ids['unknown_share']:.1%}" for name, ids in record["ids"].items() if ids["unknown_share"]]
     lines.append(f"share of id 0: {', '.join([*unknown, 'none in the others' if unknown else 'none'])}")
     for name, history in record["histories"].items():
@@ -109,6 +111,11 @@ def _by_shape(record: dict[str, Any]) -> dict[str, list[str]]:
     for name, shape in shapes.items():
         found.setdefault(str(shape), []).append(name)
     return found
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _doubts(record: dict[str, Any]) -> Iterator[str]:

@@ -6,10 +6,10 @@ raytrain prepare pipelines/configs/prepare_movielens.yaml output=data/movielens
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from pipelines.recipes.kuairand import KuaiRandRecipe
 from pipelines.recipes.movielens import MovieLensRecipe
@@ -20,6 +20,7 @@ from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
 from raytrain.data.planted import generate_planted
+from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
 from raytrain.data.prepare.write import Layout
 from raytrain.data.synthetic import generate
@@ -48,6 +49,17 @@ class PrepareConfig(Section):
     num_cpus: PositiveInt | None = None
     """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic and planted rows need no Ray:
     threads."""
+    as_of: AsOfOptions | None = None
+    """Smoothed means and residuals of users, items and features over each row's strict past, as dense features that every
+    network reads; null: none. The plain baselines build such columns themselves."""
+
+    @model_validator(mode="after")
+    def _check_as_of(self) -> Self:
+        if self.as_of is not None and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
+            raise ValueError(
+                "Synthetic and planted rows are streamed, as-of features need them in memory. Received: as_of. Set as_of=null."
+            )
+        return self
 
 
 def load_prepare_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> PrepareConfig:
@@ -67,11 +79,11 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
     Raises:
         DataError: the source or the output directory cannot be used; see ``prepare_events``, ``generate`` and ``generate_planted``.
     """
-    layout = (config.num_buckets, config.row_group_rows, config.row_group_events)
+    sizes = (config.num_buckets, config.row_group_rows, config.row_group_events)
     if isinstance(config.recipe, SyntheticRecipe):
-        return generate(config.recipe, config.output, say, *layout, num_threads=config.num_cpus)
+        return generate(config.recipe, config.output, say, *sizes, num_threads=config.num_cpus)
     if isinstance(config.recipe, PlantedRecipe):
-        contract = generate_planted(config.recipe, config.output, say, *layout, num_threads=config.num_cpus)
+        contract = generate_planted(config.recipe, config.output, say, *sizes, num_threads=config.num_cpus)
         figures = measure(config.output)
         Storage(config.output).write_text(FIGURES_FILE, json.dumps(figures.to_json(), indent=2) + "\n")
         for line in figures.lines():
@@ -79,5 +91,6 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
         return contract
     if config.recipe.notice is not None:
         say(config.recipe.notice)
-    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, Layout(config.row_group_rows, config.row_group_events), config.num_cpus)
+    layout = Layout(config.row_group_rows, config.row_group_events)
+    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of)
     return prepare_events(config.recipe.stage, config.output, options, say)

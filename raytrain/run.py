@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from raytrain.config import CONFIG_FILE, JobConfig
-from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
+from raytrain.data.contract import CONTRACT_FILE, Contract, Feature, load_contract, save_contract
 from raytrain.errors import ConfigError, RunError
 from raytrain.footprint import refuse_over_ask
 from raytrain.models.declared import DECLARED
@@ -127,13 +127,26 @@ def open_run(path: str, overrides: tuple[str, ...] = ()) -> Run:
     values = parse_yaml(storage.read_text(CONFIG_FILE), storage.join(CONFIG_FILE))
     job = JobConfig.parse(with_overrides(values, overrides), storage.join(CONFIG_FILE))
     contract, trained = load_contract(job.data.path), load_contract(path)
-    if (contract.tables, contract.features) != (trained.tables, trained.features):
+    missing = {feature.name for feature in trained.features if feature.as_of} - {feature.name for feature in contract.features}
+    if missing and job.model.name in DECLARED:
+        raise RunError(
+            "A network scores data that carries the as-of features it was trained on. "
+            f"Received: data.path={job.data.path}, without {len(missing)} of them, {min(missing)} for one. "
+            "Prepare these rows with as_of, together with the events before them."
+        )
+    if (contract.tables, _columns(contract)) != (trained.tables, _columns(trained)):
         raise RunError(
             "A run scores data with the tables and features it was trained on. "
             f"Received: data.path={job.data.path}, whose {CONTRACT_FILE} differs from that of {path}. "
             "Prepare it with the same vocabularies."
         )
-    return Run(storage, job, contract)
+    # Numbers are scaled as they were in training: other rows have another mean.
+    return Run(storage, job, contract.model_copy(update={"features": trained.features}))
+
+
+def _columns(contract: Contract) -> list[Feature]:
+    """What two data sets have to have in common besides as-of features: every feature but for its mean and std."""
+    return [feature.model_copy(update={"mean": 0.0, "std": 1.0}) for feature in contract.without_as_of().features]
 
 
 def read_result(path: str) -> Result:

@@ -146,7 +146,7 @@ def test_a_model_is_math_on_tensors(file):
     module, imports = module_of(file), imports_of(file)
     is_network = any(within(name, ("torch",)) for name in imports)
     # A plain baseline has no network: it fits arrays in memory and saves itself as bytes.
-    allowed = MODEL_IMPORTS if is_network else (*MODEL_IMPORTS, "raytrain.data.frame")
+    allowed = MODEL_IMPORTS if is_network else (*MODEL_IMPORTS, "raytrain.data.asof")
     outside = [name for name in our_imports(file) if not within(name, allowed) and name != "raytrain.data"]
     if is_network or within(module, ("raytrain.models.layers",)):
         assert not outside, f"{module} may not import {outside}"

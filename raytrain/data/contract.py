@@ -9,7 +9,7 @@ Ids are dense integers: 0 stands for "unknown" and pads sequences, 1..num_rows-1
 buckets). Bucket k of the samples and of every domain's histories holds the same users.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
 from pydantic import Field
@@ -35,7 +35,8 @@ class Feature(Section):
     """A column of the samples.
 
     id: int32, one id of ``table``. multi: list<int32>, up to ``max_values`` ids of ``table``.
-    dense: float32, read as (x - mean) / std.
+    dense: float32, read as (x - mean) / std. as_of: a dense one that ``prepare`` computed from each row's strict past; the plain
+    baselines build such columns themselves and leave these out.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Feature(Section):
     max_values: int | None = None
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
+    as_of: bool = False
 
 
 class SideInformation(Section):
@@ -121,6 +123,10 @@ class Contract(Section):
     def sources(self) -> tuple[str, ...]:
         return tuple(name for name, domain in self.domains.items() if domain.role == "source")
 
+    def without_as_of(self) -> Self:
+        """The same promise without the as-of features."""
+        return self.model_copy(update={"features": tuple(feature for feature in self.features if not feature.as_of)})
+
     def table_of(self, feature: Feature) -> Table:
         assert feature.table is not None, feature
         return self.tables[feature.table]
@@ -169,6 +175,8 @@ def _problems(contract: Contract) -> list[str]:
     if contract.label in names:
         found.append(f"The label must not be a feature. Received: label={contract.label}, a feature. Remove that feature.")
     for feature in contract.features:
+        if feature.as_of and feature.kind != "dense":
+            found.append(f"An as-of feature has to be dense. Received: {feature.name} of kind {feature.kind}. Remove as_of.")
         if feature.kind != "dense" and feature.table not in contract.tables:
             found.append(f"Feature {feature.name} has to name a table. Received: table={feature.table}. Declare it under tables.")
         if feature.kind == "multi" and not feature.max_values:

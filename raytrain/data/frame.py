@@ -110,11 +110,18 @@ def read_events(contract: Contract, data_path: str, domain: str, users: Ints) ->
     )
 
 
-def check_memory(num_rows: int, bytes_per_row: int, max_memory_mib: int) -> None:
+def check_memory(
+    num_rows: int,
+    bytes_per_row: int,
+    max_memory_mib: int,
+    key: str = "model.max_memory_mib",
+    instead: str = "train a model that streams (din)",
+) -> None:
     """Compares what rows would take in memory with what a job may.
 
     Args:
         bytes_per_row: everything that is kept or computed for one, at its most.
+        key: the setting that ``max_memory_mib`` is of. instead: what needs less.
 
     Raises:
         ResourceError: it is more than ``max_memory_mib``.
@@ -122,8 +129,7 @@ def check_memory(num_rows: int, bytes_per_row: int, max_memory_mib: int) -> None
     need_mib = num_rows * bytes_per_row / MIB
     if need_mib > max_memory_mib:
         raise ResourceError(
-            "A plain baseline works in memory, which has to fit model.max_memory_mib. "
+            f"Whole splits are held in memory, which has to fit {key}. "
             f"Received: {num_rows:,} samples and history events x {bytes_per_row:,} bytes = {need_mib:,.1f} MiB, "
-            f"model.max_memory_mib={max_memory_mib:,}. "
-            "Raise it on a larger machine, prepare fewer rows, or train a model that streams (din)."
+            f"{key}={max_memory_mib:,}. Raise it on a larger machine, prepare fewer rows, or {instead}."
         )

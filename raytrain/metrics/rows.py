@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raytrain.data.hashing import splitmix64
 from raytrain.metrics.auc import AucHistogram
 
 _MAX_LEVEL = 63
@@ -50,11 +51,8 @@ def concat(chunks: Sequence[Rows]) -> Rows:
 
 
 def hash_groups(group: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele et al., OOPSLA 2014) of each id: uint64 [B], equal on every machine."""
-    mixed = group.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    """uint64 [B], equal on every machine."""
+    return splitmix64(group)
 
 
 @dataclass(frozen=True)

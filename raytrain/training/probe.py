@@ -79,8 +79,8 @@ def probe_memory(job: JobConfig, contract: Contract) -> Figures:
     Raises:
         ResourceError: more than ``model.max_memory_mib``.
     """
+    from raytrain.data.asof.features import bytes_per_row
     from raytrain.data.frame import check_memory
-    from raytrain.models.baselines.features import bytes_per_row
     from raytrain.models.baselines.tabular import TABULAR_MODELS
 
     assert isinstance(job.model, ItemMeanModel | LogisticModel | LightGbmModel), job.model
@@ -88,7 +88,8 @@ def probe_memory(job: JobConfig, contract: Contract) -> Figures:
     domains = contract.domains.values() if uses_past else [contract.domains[contract.target]]
     splits = [split.num_rows for domain in domains for name, split in domain.splits.items() if uses_past or name != "test"]
     events = [domain.history.num_events for domain in domains if uses_past and domain.history is not None]
-    num_rows, row_bytes = sum(splits) + sum(events), bytes_per_row(contract, uses_past)
+    widths = [feature.max_values for feature in contract.without_as_of().features]
+    num_rows, row_bytes = sum(splits) + sum(events), bytes_per_row(widths, len(contract.domains), uses_past)
     check_memory(num_rows, row_bytes, job.model.max_memory_mib)
     return {"num_bytes": num_rows * row_bytes, "num_rows": num_rows}
 

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from raytrain.config import JobConfig
+from raytrain.data.asof.features import Features, Known, build_features, bytes_per_row, item_and_label
 from raytrain.data.contract import Contract
 from raytrain.data.frame import Frame, check_memory, concat_frames, read_events, read_frame
 from raytrain.data.manifest import check_labels, read_manifest
@@ -23,7 +24,6 @@ from raytrain.data.provenance import FRAGMENT, ROW
 from raytrain.errors import DataError
 from raytrain.metrics.suite import MetricSuite
 from raytrain.model_config import ItemMeanModel, LightGbmModel, LogisticModel
-from raytrain.models.baselines.features import Features, Known, build_features, bytes_per_row, item_and_label
 from raytrain.models.baselines.tabular import TABULAR_MODELS, Fitted
 from raytrain.storage import Storage
 from raytrain.training.engine import Records
@@ -97,13 +97,14 @@ class TabularRun:
 
 
 def train_tabular(job: JobConfig, contract: Contract) -> TabularRun:
-    """Fits ``job.model`` on the target domain's training split.
+    """Fits ``job.model`` on the target domain's training split; as-of features of the data set are left out for its own columns.
 
     Raises:
         ContractError, DataError: the data set is broken, or more than ``data.max_quarantine_share`` of a split's rows are bad.
         ResourceError: it needs more than ``model.max_memory_mib``.
     """
     started = time.perf_counter()
+    contract = contract.without_as_of()
     model, target = TABULAR_MODELS[job.model.name], contract.target
     asked = [(target, "train"), (target, "valid")]
     splits = _read(job, contract, asked)
@@ -128,6 +129,7 @@ def score_tabular(job: JobConfig, contract: Contract, fitted: Fitted, split: str
     Raises:
         ContractError, DataError, ResourceError: as ``train_tabular``.
     """
+    contract = contract.without_as_of()
     splits = _read(job, contract, [(domain, split)])
     check_labels(contract, job.data.path, domain, split)
     rows = splits[domain, split]
@@ -151,7 +153,8 @@ def _read(job: JobConfig, contract: Contract, asked: list[tuple[str, str]]) -> S
     manifests = {key: read_manifest(contract, job.data.path, *key) for key in dict.fromkeys([*asked, *others])}
     num_rows = sum(int(manifest.num_rows.sum()) for manifest in manifests.values())
     histories = [domain.history.num_events for domain in contract.domains.values() if domain.history is not None]
-    check_memory(num_rows + (sum(histories) if uses_past else 0), bytes_per_row(contract, uses_past), job.model.max_memory_mib)
+    row_bytes = bytes_per_row([feature.max_values for feature in contract.features], len(contract.domains), uses_past)
+    check_memory(num_rows + (sum(histories) if uses_past else 0), row_bytes, job.model.max_memory_mib)
     splits = {key: read_frame(contract, job.data.path, manifest) for key, manifest in manifests.items()}
     for (domain, split), rows in splits.items():
         share = rows.num_quarantined / (rows.num_quarantined + rows.num_rows)

@@ -38,6 +38,12 @@ def test_a_batch_is_shown_with_its_shapes_rates_and_rows():
     ]
 
 
+def test_of_many_features_the_first_are_named():
+    dense = {f"asof_{number}": [64] for number in range(20)}
+    assert "[64] user, zip, asof_0, " in judged(BATCH | {"dense": dense})["train/ads"].found
+    assert "asof_9 and 10 more" in judged(BATCH | {"dense": dense})["train/ads"].found
+
+
 DOUBTS = {
     "bad rows": ({"num_bad": 3}, "3 rows would be quarantined"),
     "one class": ({"label_rate": 0.0}, "every label is the same"),

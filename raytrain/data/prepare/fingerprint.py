@@ -8,14 +8,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raytrain.data.hashing import splitmix64
+
 
 def bucket_of(user: npt.NDArray[np.int32], num_buckets: int) -> npt.NDArray[np.int64]:
-    """[N] bucket of each encoded user id: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) modulo ``num_buckets``."""
-    mixed = user.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed % np.uint64(num_buckets)).astype(np.int64)
+    """[N] bucket of each encoded user id: its hash modulo ``num_buckets``."""
+    return (splitmix64(user) % np.uint64(num_buckets)).astype(np.int64)
 
 
 def hashed_ids(values: pa.Array, num_rows: int) -> npt.NDArray[np.int32]:

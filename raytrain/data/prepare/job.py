@@ -1,4 +1,4 @@
-"""The prepare job on Ray: check -> scan -> encode -> write -> contract.
+"""The prepare job on Ray: check -> scan -> encode -> write -> as-of columns, where asked for -> contract.
 
 Ray Data reads and maps. Its shuffle and group operators are not used: their order depends on how blocks were scheduled.
 """
@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 
 from raytrain.data.contract import SPLITS, Contract, save_contract
+from raytrain.data.prepare.as_of import AsOfOptions, add_as_of, check_as_of
 from raytrain.data.prepare.blocks import BlockRef, map_blocks
 from raytrain.data.prepare.check import EventFiles, check_events
 from raytrain.data.prepare.encode import BlockParts, encode_block
@@ -31,6 +32,8 @@ class PrepareOptions:
     layout: Layout
     num_cpus: int | None = None
     """Of the Ray started here; null takes the machine's. A Ray that runs already is used as it is."""
+    as_of: AsOfOptions | None = None
+    """Adds the as-of columns as dense features; null adds none."""
 
 
 def prepare_events(stage: Callable[[Storage], EventSpec], output: str, options: PrepareOptions, say: Callable[[str], None]) -> Contract:
@@ -43,6 +46,7 @@ def prepare_events(stage: Callable[[Storage], EventSpec], output: str, options: 
 
     Raises:
         DataError: the output directory holds something else, or the events cannot be used as declared.
+        ResourceError: the as-of columns would need more than ``as_of.max_memory_mib``.
     """
     storage = Storage(output)
     scratch = Storage(storage.join(SCRATCH))
@@ -72,6 +76,8 @@ def _prepare(
     by = f"valid from {cut.valid_time}, test from {cut.test_time} (Unix s)" if cut else f"split by column {spec.split.column}"
     progress.done(f"scanned: {dropped_rows(scan)}; {by}")
 
+    if options.as_of is not None:
+        check_as_of(spec, scan.num_rows.total() - sum(dropped.total() for dropped in scan.dropped.values()), options.as_of)
     table_rows = {table: rows or len(vocabularies[table]) + 1 for table, rows in spec.table_rows().items()}
     clear(storage)
     for table, values in vocabularies.items():
@@ -81,10 +87,13 @@ def _prepare(
 
     buckets = _write_domains(spec, cut, encoded, storage, scratch, options)
     contract = build_contract(spec, table_rows, encoded, buckets, options.num_buckets)
-    storage.write_text(SUMMARY_FILE, json.dumps(summary(spec, scan, encoded, cut, contract), indent=2) + "\n")
-    save_contract(contract, storage.uri)
     written = (" ".join(f"{split} {domain.splits[split].num_rows:,}" for split in SPLITS) for domain in contract.domains.values())
     progress.done("wrote: " + ", ".join(f"{name} {rows}" for name, rows in zip(contract.domains, written, strict=True)))
+    if options.as_of is not None:
+        contract = add_as_of(contract, storage, options.as_of)
+        progress.done(f"as-of features: {sum(feature.as_of for feature in contract.features)} columns beside every sample")
+    storage.write_text(SUMMARY_FILE, json.dumps(summary(spec, scan, encoded, cut, contract), indent=2) + "\n")
+    save_contract(contract, storage.uri)
     progress.finish(f"{storage.uri}, content hash {contract.content_hash[:16]}")
     return contract
 

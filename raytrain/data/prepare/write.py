@@ -3,7 +3,7 @@
 The bucket has to fit into the task's memory: raise num_buckets for more data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,7 @@ def write_bucket(
     splits, moments = {}, {}
     for code, split in enumerate(SPLITS):
         part = samples.filter(pa.array(split_codes == code))
-        _write(part, output, bucket_file(sample_path(domain, split), bucket), _even_groups(part.num_rows, layout.row_group_rows))
+        write_table(part, output, bucket_file(sample_path(domain, split), bucket), _even_groups(part.num_rows, layout.row_group_rows))
         times = part[TIME].to_numpy()
         splits[split] = SplitBucket(
             num_rows=part.num_rows,
@@ -111,7 +111,7 @@ def write_bucket(
                 feature.name: _moments(part[feature.name].to_numpy()) for feature in spec.encoded_features if feature.kind == "dense"
             }
     histories, offsets = history_table(events, spec)
-    _write(histories, output, bucket_file(history_path(domain), bucket), _user_groups(offsets, layout.row_group_events))
+    write_table(histories, output, bucket_file(history_path(domain), bucket), _user_groups(offsets, layout.row_group_events))
     return Bucket(
         splits=splits,
         num_events=events.num_rows,
@@ -163,7 +163,8 @@ def _gather(files: list[str], bucket: int, scratch: Storage, schema: pa.Schema) 
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _write(table: pa.Table, output: Storage, name: str, groups: Iterator[tuple[int, int]]) -> None:
+def write_table(table: pa.Table, output: Storage, name: str, groups: Iterable[tuple[int, int]]) -> None:
+    """Writes a file with one row group for each (start, stop) of ``groups``."""
     with (
         output.filesystem.open_output_stream(output.path(name)) as sink,
         pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=True, write_page_checksum=True) as writer,

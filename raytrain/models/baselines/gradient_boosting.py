@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raytrain.data.asof.features import Features
 from raytrain.model_config import LightGbmModel
-from raytrain.models.baselines.features import Features
 
 TREES_FILE, COLUMNS_FILE = "lightgbm.txt", "columns.json"
 

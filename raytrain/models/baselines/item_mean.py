@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raytrain.data.asof.features import Features
 from raytrain.model_config import ItemMeanModel
-from raytrain.models.baselines.features import Features
 
 ITEM_MEAN_FILE = "item_mean.npz"
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raytrain.data.asof.features import Features
 from raytrain.model_config import LogisticModel
-from raytrain.models.baselines.features import Features
 
 LOGISTIC_FILE = "logistic.json"
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from raytrain.models.baselines.features import Features
+from raytrain.data.asof.features import Features
 from raytrain.models.baselines.gradient_boosting import fit_trees, load_trees
 from raytrain.models.baselines.item_mean import fit_item_mean, load_item_mean
 from raytrain.models.baselines.logistic import fit_logistic, load_logistic

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from raytrain.config import JobConfig
+from raytrain.data.asof.features import Features
 from raytrain.data.contract import Contract
 from raytrain.errors import ContractError, DataError, ResourceError
 from raytrain.metrics.auc import auc
 from raytrain.model_config import ItemMeanModel
-from raytrain.models.baselines.features import Features
 from raytrain.models.baselines.item_mean import fit_item_mean, load_item_mean
 from raytrain.models.baselines.tabular import TABULAR_MODELS
 from raytrain.training.tabular import score_tabular, train_tabular

@@ -1,4 +1,6 @@
-"""The columns of the plain baselines: smoothed as-of means of labels, of residuals and of side information.
+"""As-of columns: smoothed means of labels, of residuals and of side information over each row's strict past.
+
+The plain baselines build them in memory; ``raytrain prepare`` writes them into the samples for networks.
 
 Every column is of a row's strict past. Labels of all splits and all domains are past events (a row of the test split may
 have seen an earlier one), as they are in the histories; what is *fitted* sees training rows alone.
@@ -10,16 +12,17 @@ b_u + b_i of Koren (KDD 2008); taking it as-of, and by (user, item-side value) t
 Column names are ``<key>/<scope>/<statistic>``; scope is a domain's name, or ``all``. Shapes: N rows, E events, F columns.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from raytrain.data.asof.past import AsOf, Clock, Floats, Ints, Past
 from raytrain.data.contract import Contract, Feature
 from raytrain.data.frame import Events, Frame
+from raytrain.data.hashing import splitmix64
 from raytrain.errors import DataError
-from raytrain.metrics.rows import hash_groups
-from raytrain.models.baselines.asof import AsOf, Clock, Floats, Ints, Past
 
 ALL = "all"
 NO_LABEL = 0.5
@@ -85,15 +88,19 @@ def item_and_label(contract: Contract, rows: Frame) -> Features:
     return Features(item, label, (), np.empty((rows.num_rows, 0), np.float32))
 
 
-def bytes_per_row(contract: Contract, uses_past: bool) -> int:
+def bytes_per_row(max_values: Iterable[int | None], num_domains: int, uses_past: bool) -> int:
     """What a sample takes at most: its columns twice (as read, and with the other splits), and with a past every as-of column
-    and the sorting of the feature with the most values. On MovieLens-1M about twice what was seen."""
-    sizes = [4 * (1 + feature.max_values) if feature.max_values else 4 for feature in contract.features]
-    read = 2 * (sum(sizes) + _KEYS_BYTES)
+    and the sorting of the feature with the most values. On MovieLens-1M about twice what was seen.
+
+    Args:
+        max_values: of each feature, None for one that is not multi-valued.
+    """
+    widths = [values or 0 for values in max_values]
+    read = 2 * (sum(4 * (1 + width) for width in widths) + _KEYS_BYTES)
     if not uses_past:
         return read
-    num_columns = _COLUMNS_PER_FEATURE * (len(contract.features) + len(contract.domains))
-    return read + 12 * num_columns + _SORT_BYTES * max(feature.max_values or 1 for feature in contract.features)
+    num_columns = _COLUMNS_PER_FEATURE * (len(widths) + num_domains)
+    return read + 12 * num_columns + _SORT_BYTES * max(1, *widths)
 
 
 def build_features(contract: Contract, known: Known, rows: Frame, prior_rows: float) -> Features:
@@ -124,7 +131,7 @@ def follows(rows: Frame, key: str, feature: Feature) -> bool:
         # A list is told by the sum of its ids' hashes: equal for any order, and for no other list that occurs in practice.
         ids, owner = rows.lists(feature.name)
         values = np.zeros(rows.num_rows, np.uint64)
-        np.add.at(values, owner, hash_groups(ids.astype(np.int64)))
+        np.add.at(values, owner, splitmix64(ids))
     else:
         values = rows.column(feature.name).astype(np.uint64)
     return bool((values[first][inverse] == values).all())

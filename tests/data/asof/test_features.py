@@ -4,17 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raytrain.data.contract import Contract, Feature
-from raytrain.data.frame import Frame, concat_frames, read_events, read_frame
-from raytrain.data.manifest import read_manifest
+from raytrain.data.asof.features import Features, follows
+from raytrain.data.asof.past import AsOf, Clock
+from raytrain.data.contract import Feature
+from raytrain.data.frame import Frame
 from raytrain.errors import DataError
-from raytrain.models.baselines.asof import AsOf, Clock
-from raytrain.models.baselines.features import Features, Known, build_features, follows
+from tests.data.asof.cases import change_from, columns_of
 from tests.data.build import START, DomainRows, Events, build_dataset, samples, write_dataset
 
 HUGE = 2**61
@@ -64,20 +63,6 @@ def test_as_of_sums_equal_a_loop_over_events(events, rows):
         assert age[index] == (time - max(event[1] for event in past) if past else np.inf)
 
 
-def columns_of(contract: Contract, path: str, split: str, prior_rows: float) -> tuple[Frame, Features]:
-    frames = {
-        (domain, name): read_frame(contract, path, read_manifest(contract, path, domain, name))
-        for domain, described in contract.domains.items()
-        for name in described.splits
-    }
-    known_rows = concat_frames(list(frames.values()))
-    users = np.unique(known_rows.column("user")).astype(np.int64)
-    histories = {domain: read_events(contract, path, domain, users) for domain in contract.domains if contract.domains[domain].history}
-    domain = np.concatenate([np.full(frame.num_rows, name) for (name, _), frame in frames.items()])
-    rows = frames[contract.target, split]
-    return rows, build_features(contract, Known(known_rows, domain, histories), rows, prior_rows)
-
-
 def test_columns_equal_numbers_computed_by_hand(tmp_path: Path):
     # User 1 sees items 1, 2 (target) and 9 (source); user 2 sees item 1 first. The row looked at is user 1, item 2, time +40.
     train = samples(ints(2, 1), ints(1, 1), START + ints(10, 20), ints(1, 0))
@@ -119,21 +104,6 @@ def test_labels_at_or_after_a_row_do_not_reach_its_columns(tmp_path: Path):
     early = rows.column("time") <= cut
     np.testing.assert_array_equal(before.values[early], after.values[early])
     assert (before.values[~early] != after.values[~early]).any()
-
-
-def change_from(file: Path, time: int) -> None:
-    """Flips every label, and sets every rating to 1, at or after ``time``."""
-    table = pq.read_table(file)
-    if "label" in table.column_names:
-        label = table.column("label").to_numpy()
-        label = np.where(table.column("time").to_numpy() >= time, 1 - label, label).astype(np.float32)
-        table = table.set_column(table.column_names.index("label"), "label", pa.array(label))
-    elif table.num_rows:
-        times, ratings = table.column("time").to_pylist(), table.column("rating").to_pylist()
-        changed = [[1 if at >= time else code for at, code in zip(*lists, strict=True)] for lists in zip(times, ratings, strict=True)]
-        index = table.column_names.index("rating")
-        table = table.set_column(index, "rating", pa.array(changed, type=pa.list_(pa.int8())))
-    pq.write_table(table, file, row_group_size=64)
 
 
 def frame_of(item: list[int], tags: list[list[int]], country: list[int]) -> Frame:
