@@ -16,14 +16,18 @@ def top_events(scores: Tensor, num_events: int) -> Tensor:
     num_rows, length = scores.shape
     if num_events >= length:
         return torch.arange(length, device=scores.device).expand(num_rows, length)
-    scores = scores.detach().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    # Padding gets finite scores of its own below all others, so that it never ties.
+    padding = torch.linspace(-3e38, -2e38, length, dtype=scores.dtype, device=scores.device)
+    scores = torch.where(scores.detach() > -torch.inf, scores.detach(), padding)
     lowest = scores.topk(num_events, dim=1, sorted=False).values.amin(1, keepdim=True)  # [B, 1]
-    above, equal = scores > lowest, scores == lowest
-    room = num_events - above.sum(1, keepdim=True)
-    num_equal_before = equal.cumsum(1) - equal.long()
-    # The newest ``room`` of the equal ones: those that at most room - 1 others follow.
-    equal &= num_equal_before >= equal.sum(1, keepdim=True) - room
-    return (above | equal).nonzero()[:, 1].view(num_rows, num_events)
+    chosen = scores >= lowest
+    # Ties at the border are rare, and cost as much again.
+    if int(chosen.sum()) > num_rows * num_events:
+        equal = scores == lowest
+        num_surplus = chosen.sum(1, keepdim=True) - num_events
+        # The oldest of the equal ones give way.
+        chosen &= ~(equal & (equal.cumsum(1) <= num_surplus))
+    return chosen.nonzero()[:, 1].view(num_rows, num_events)
 
 
 def newest_events(lengths: Tensor, width: int, num_events: int) -> tuple[Tensor, Tensor]:

@@ -19,11 +19,10 @@ from raytrain.models.layers.event_scores import pool_events, score_events
 from raytrain.models.layers.history_view import HistoryView
 from raytrain.models.layers.multi_head_attention import MultiHeadTargetAttention, masked_softmax
 from raytrain.models.layers.sequence_network import HistoryShape
+from raytrain.models.layers.top_events import top_events
 
 INITIAL_SCALE = 8.0
 """Of cosines in the complete scope: an aligned event starts with exp(8) times the weight of an orthogonal one."""
-TIE = 2e-6
-"""Between neighbours of equal score: twice the spacing of float32 at 8, and 0.02 over a history of 10,000 events."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,7 @@ def _top(scores: Tensor | None, num_events: int, view: HistoryView) -> Tensor:
     num_rows, length = view.inverse.shape
     if scores is None:
         return torch.arange(length, device=view.inverse.device).expand(num_rows, length)
-    # Events of one item tie in the complete scope, and which of them top-k takes hangs on the others' last bits.
-    newer = TIE * torch.arange(scores.shape[1], device=scores.device)
-    return (scores.detach() + newer).topk(min(num_events, scores.shape[1]), dim=1, sorted=False).indices
+    return top_events(scores, num_events)
 
 
 def _mass(attention: Tensor, code: Tensor, size: int) -> Tensor:
