@@ -12,7 +12,7 @@ demo: install
 	rm -rf runs/item_mean runs/logistic runs/demo
 	$(BIN)/raytrain train pipelines/configs/movielens_baseline.yaml model.name=item_mean run.name=item_mean
 	$(BIN)/raytrain train pipelines/configs/movielens_baseline.yaml model.name=logistic run.name=logistic
-	$(BIN)/raytrain train pipelines/configs/movielens_din.yaml run.name=demo --baseline runs/item_mean --baseline runs/logistic
+	$(BIN)/raytrain train pipelines/configs/movielens_lcn.yaml run.name=demo --baseline runs/item_mean --baseline runs/logistic
 	@echo "open runs/demo/report.html"
 
 test: install lint tests
