@@ -1,11 +1,12 @@
 # make demo   set up .venv and train a cross-domain CTR model on MovieLens-1M
 # make test   set up .venv and run ruff, mypy and the tests
+# make test-slow   the tests that take minutes each: more faults with real Ray, real full and read-only disks
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test install lint tests clean
+.PHONY: demo test test-slow install lint tests clean
 
 demo: install
 	$(BIN)/raytrain prepare pipelines/configs/prepare_movielens.yaml
@@ -24,6 +25,9 @@ lint:
 
 tests:
 	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
 
 install: $(STAMP)
 

@@ -82,6 +82,12 @@ def declared_tables(job: JobConfig, contract: Contract) -> tuple[TableConfig, ..
     return DECLARED[job.model.name].tables(job.model, job, contract)
 
 
+def reads_event_ages(job: JobConfig) -> bool:
+    """Whether training needs the ages of history events in seconds; plain baselines, which are declared nowhere, do not."""
+    declaration = DECLARED.get(job.model.name)
+    return declaration is not None and declaration.event_ages(job.model)
+
+
 def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:
     """Raises ContractError when a model wants a history that the data set has not."""
     for name in histories:

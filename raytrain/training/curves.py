@@ -92,7 +92,8 @@ def _chosen_caption(chosen: dict[str, Any] | None) -> str:
 
 
 def _loss(axes: Axes, train: Records, valid: Records) -> None:
-    epochs, losses = _column(train, "epoch"), _column(train, "loss")
+    # Where a model adds losses of its own, the click's alone compares with validation.
+    epochs, losses = _column(train, "epoch"), _column(train, "model/click_loss" if "model/click_loss" in train[0] else "loss")
     axes.plot(epochs, losses, color=FIRST, alpha=0.3, linewidth=0.9)
     axes.plot(epochs, smoothed(losses, max(1, len(losses) // 40)), color=FIRST, label="training")
     if valid:

@@ -7,7 +7,7 @@ from raytrain.data.contract import Contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError
-from raytrain.models.declared import DECLARED
+from raytrain.models.declared import reads_event_ages
 
 
 def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...], quarantine_path: str) -> tuple[StreamSpec, ...]:
@@ -17,7 +17,7 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
         ConfigError, ContractError: what would otherwise stop a worker.
     """
     target = _spec(job, contract, contract.target, "train", histories, quarantine_path)
-    target = replace(target, event_ages=DECLARED[job.model.name].event_ages(job.model))
+    target = replace(target, event_ages=reads_event_ages(job))
     target = target.lasting(range(job.training.epochs), job.training.max_steps)
     if not job.data.source_batch_size:
         return (target,)

@@ -16,7 +16,7 @@ from raytrain.training.commit import newest
 from tests.faults.counting import check_counts, write_counting_dataset
 from tests.faults.with_ray import SETTINGS
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # With tables of 100,000 rows a checkpoint takes 1.6 MB: the third does not fit.
 TABLE_ROWS = 100_000

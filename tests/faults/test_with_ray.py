@@ -13,15 +13,17 @@ from tests.faults.with_ray import SETTINGS, run_seed
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize(("seed", "kind"), [(101, KINDS[0]), (103, KINDS[6])], ids=str)
+@pytest.mark.parametrize(("seed", "kind"), [(101, KINDS[0]), pytest.param(103, KINDS[6], marks=pytest.mark.slow)], ids=str)
 def test_a_killed_run_counts_every_row_once(seed, kind):
     assert kind in run_seed(seed, kinds=(kind,)).fired
 
 
+@pytest.mark.slow
 def test_data_is_exact_with_the_run_on_s3(s3_bucket):
     assert run_seed(105, runs=f"{s3_bucket}/faults", kinds=(KINDS[2], KINDS[4])).fired
 
 
+@pytest.mark.slow
 def test_workers_follow_the_nodes_and_count_every_row_once():
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.elastic"], env=os.environ | SETTINGS, capture_output=True, text=True, timeout=400

@@ -85,7 +85,7 @@ def draw(samples: list[tuple[float, int, float]], path: Path) -> None:
     _, rows, mib = np.array(samples).T
     figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
     axes.plot(rows / 1e6, mib / 1024, color="#2b6cb0")
-    axes.set(xlabel="million rows streamed", ylabel="memory, GiB (PSS of all processes)", ylim=(0, None), xlim=(0, None))
+    axes.set(xlabel="million rows streamed", ylabel="GiB, all processes", ylim=(0, None), xlim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 

@@ -116,9 +116,12 @@ class SequenceNetwork(nn.Module):
         row_loss = binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
         if found.head_weight is not None:
             row_loss = row_loss * found.head_weight
+        logs = found.logs
         if found.row_loss is not None:
-            row_loss = row_loss + found.row_loss
-        return ModelOutput(row_loss=row_loss, predictions={"click": torch.sigmoid(logit)}, logs=found.logs)
+            # Beside the sum of losses, so that training and validation can be compared.
+            click_loss = (row_loss.detach() * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
+            row_loss, logs = row_loss + found.row_loss, {"click_loss": click_loss} | logs
+        return ModelOutput(row_loss=row_loss, predictions={"click": torch.sigmoid(logit)}, logs=logs)
 
 
 def view_of(embedded: Embedded, table: str, batch: Batch, name: str) -> HistoryView:
