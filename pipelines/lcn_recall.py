@@ -1,25 +1,36 @@
 """Do the levels of LCN's pyramid find the events that decide? Recall against a planted truth (``truth.parquet``).
 
+    raytrain train pipelines/configs/planted_lcn.yaml run.name=planted
+    python -m pipelines.lcn_recall runs/planted
+
 Shapes: B rows, L events, K events a level keeps.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import typer
 from torch import Tensor
 
 from raytrain.data.batch import Batch
+from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.planted import TRUTH_FILE
+from raytrain.models.declared import declared_histories
 from raytrain.models.layers.history_view import HistoryView
 from raytrain.models.layers.sequence_network import SequenceNetwork, view_of
 from raytrain.models.lcn.network import LcnInterest
 from raytrain.models.lcn.pyramid import Levels
+from raytrain.run import open_run, read_result
 from raytrain.storage import Storage
-from raytrain.training.loop import Learner
-from raytrain.training.parallel import unwrapped
+from raytrain.training.checkpoint import load_weights
+from raytrain.training.commit import CHECKPOINTS
+from raytrain.training.loop import Learner, build_learner
+from raytrain.training.parallel import World, unwrapped
+from raytrain.training.specs import scoring_spec
 
 Recall = dict[str, dict[str, float]]
 """domain -> level, or way to choose as many events as the focused level keeps -> recall"""
@@ -35,6 +46,25 @@ def topics_of(data_path: str, table: str, num_rows: int) -> Tensor:
         chosen.column("topic").to_numpy().astype(np.int64)
     )
     return topics
+
+
+def recall_of_run(run: str, num_batches: int = 8) -> Recall:
+    """Recall of a finished run's best checkpoint on the first batches of its validation split.
+
+    Raises:
+        RunError: there is no run, or it did not finish.
+    """
+    opened = open_run(run)
+    job, contract = opened.job, opened.contract
+    learner = build_learner(job, contract, World.alone())
+    best = Storage(opened.storage.join(f"{CHECKPOINTS}/{read_result(run)['best_checkpoint']}"))
+    load_weights(best, learner.tables, learner.network)
+    spec = scoring_spec(job, contract, contract.target, "valid", declared_histories(job, contract))
+    item = next(feature for feature in contract.features if feature.name == contract.item)
+    table = contract.table_of(item)
+    assert item.table is not None
+    batches = islice(local_micro_batches(spec), num_batches)
+    return level_recall(learner, batches, topics_of(job.data.path, item.table, table.num_rows))
 
 
 @torch.no_grad()
@@ -95,3 +125,12 @@ def _ways(level: Levels, view: HistoryView) -> dict[str, Tensor]:
         "random": drawn.topk(num_events, dim=1).indices,
         "popular": popularity.topk(num_events, dim=1).indices,
     }
+
+
+def main(run: str) -> None:
+    for domain, recall in recall_of_run(run).items():
+        typer.echo(f"{domain}: " + ", ".join(f"{way} {share:.3f}" for way, share in recall.items()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -12,7 +12,8 @@ from raytrain.data.contract import Contract
 from raytrain.embeddings.plan import FLOAT_BYTES, PlannedTable, plan_tables, whole_tables
 from raytrain.errors import ResourceError
 from raytrain.machine import GIB, MIB, Machine, size, this_machine
-from raytrain.models.declared import declared_histories, declared_tables
+from raytrain.models.baselines.declarations import num_contrasted
+from raytrain.models.declared import declared_histories, declared_tables, reads_event_ages
 from raytrain.resources import is_alone, needs_of, num_training_streams
 
 PROCESS_BYTES = 450 * MIB
@@ -21,6 +22,10 @@ RUN_BYTES = 2 * GIB
 """The driver and Ray's own dozen processes on the machine that starts them; 2.3 GiB were seen beside one worker."""
 ACTIVATION_COPIES = 8
 """Vectors a network keeps of every embedded id through forward and backward. 8.4 were seen with din at dim 16."""
+AGE_BYTES = 8
+"""Of a history event, where a model asks for ages in seconds."""
+PAIR_BYTES = 20
+"""Of a number in a matrix of pairs x candidates: scores, weights, their gradients and masks. Seen: 734 MiB for 6,144 x 6,144."""
 ROW_BYTES = 40
 """Keys, label and provenance of a sample."""
 NUM_SHOWN_TABLES = 3
@@ -106,14 +111,15 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
     for name, length in events.items():
         history = contract.domains[name].history
         assert history is not None, name
-        row_bytes += length * (FLOAT_BYTES + len(history.side))
+        row_bytes += length * (FLOAT_BYTES + len(history.side) + (AGE_BYTES if reads_event_ages(job) else 0))
     trained = job.data.batch_size + job.data.source_batch_size
     rows_per_rank = -(-trained // num_workers)
     embedded = sum(values[feature] for config in configs for feature in config.features) + sum(events.values())
     return Footprint(
         num_workers=num_workers,
         tables=tables,
-        activations=rows_per_rank * embedded * job.tables.dim * FLOAT_BYTES * ACTIVATION_COPIES,
+        activations=rows_per_rank * embedded * job.tables.dim * FLOAT_BYTES * ACTIVATION_COPIES
+        + PAIR_BYTES * num_contrasted(job.model, rows_per_rank, trained),
         micro_batch=rows_per_rank * row_bytes,
         window=job.data.window_batches * (trained + job.data.batch_size) * row_bytes,
         prefetch_batches=job.data.prefetch_batches,

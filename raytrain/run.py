@@ -127,7 +127,9 @@ def open_run(path: str, overrides: tuple[str, ...] = ()) -> Run:
     values = parse_yaml(storage.read_text(CONFIG_FILE), storage.join(CONFIG_FILE))
     job = JobConfig.parse(with_overrides(values, overrides), storage.join(CONFIG_FILE))
     contract, trained = load_contract(job.data.path), load_contract(path)
-    missing = {feature.name for feature in trained.features if feature.as_of} - {feature.name for feature in contract.features}
+    skipped = getattr(job.model, "skip_features", ())
+    asked = {feature.name for feature in trained.features if feature.as_of and feature.name not in skipped}
+    missing = asked - {feature.name for feature in contract.features}
     if missing and job.model.name in DECLARED:
         raise RunError(
             "A network scores data that carries the as-of features it was trained on. "

@@ -14,6 +14,7 @@ from raytrain.errors import ContractError
 from raytrain.model_config import DnnModel, SequenceModel
 from raytrain.models.baselines.declarations import (
     check_category,
+    check_contrast,
     check_two_domains,
     counter_histories,
     counter_tables,
@@ -44,7 +45,7 @@ class Declaration:
 
 
 DECLARED: dict[str, Declaration] = {
-    "lcn": Declaration(sequence_histories, sequence_tables, event_ages=lcn_event_ages),
+    "lcn": Declaration(sequence_histories, sequence_tables, check=check_contrast, event_ages=lcn_event_ages),
     "din": Declaration(sequence_histories, sequence_tables),
     "single_domain": Declaration(sequence_histories, sequence_tables),
     "full_attention": Declaration(sequence_histories, sequence_tables),

@@ -1,5 +1,6 @@
 """The driver's side of Ray Train: start the workers on an assignment and bring their records home."""
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +61,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
             storage_path=experiment.root,
             storage_filesystem=experiment.filesystem,
             failure_config=FailureConfig(max_failures=scaling.max_failures),
-            worker_runtime_env={"env_vars": ALLOCATOR},  # type: ignore[call-arg]
+            worker_runtime_env={"env_vars": {name: value for name, value in ALLOCATOR.items() if name not in os.environ}},  # type: ignore[call-arg]
             callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, progress.mailbox)],  # type: ignore[list-item]
         ),
     )

@@ -9,9 +9,10 @@ from raytrain.config import OptimizerSection
 
 
 def dense_optimizer(section: OptimizerSection, network: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay is kept off biases and scores of side information (one-dimensional parameters)."""
-    decayed = [p for p in network.parameters() if p.dim() > 1]
-    plain = [p for p in network.parameters() if p.dim() <= 1]
+    """Of the parameters that are trained. Weight decay is kept off biases and scores of side information (one-dimensional ones)."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1]
+    plain = [p for p in trained if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     kinds: dict[str, type[torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,

@@ -113,12 +113,16 @@ def _upload(checkpoint: ray.train.Checkpoint, name: str, timeout_s: float) -> ra
             f"A checkpoint has to reach {storage.experiment_fs_path}. Received: {err}. "
             "Free space, or check the storage and your access; then go on from the last checkpoint with --resume."
         )
-        refused.retryable = getattr(err, "errno", None) not in HOPELESS
+        refused.retryable = not isinstance(err, NoAnswerError) and getattr(err, "errno", None) not in HOPELESS
         raise refused from err
 
 
+class NoAnswerError(TimeoutError):
+    """Ours, not the storage's own."""
+
+
 def within(timeout_s: float, call: Callable[[], T]) -> T:
-    """What ``call`` returns or raises; TimeoutError once it has taken ``timeout_s``.
+    """What ``call`` returns or raises; NoAnswerError once it has taken ``timeout_s``.
 
     A call that hangs in the kernel, as on a network drive that is gone, cannot be stopped: its thread is left behind, and ends
     with the process.
@@ -137,4 +141,4 @@ def within(timeout_s: float, call: Callable[[], T]) -> T:
     except TimeoutError:
         if outcome.done():
             raise
-        raise TimeoutError(f"no answer for {timeout_s:,.0f} s (training.storage_timeout_s)") from None
+        raise NoAnswerError(f"not done after {timeout_s:,.0f} s (training.storage_timeout_s)") from None

@@ -14,7 +14,7 @@ def test_an_answer_and_an_error_pass_through() -> None:
 
 
 def test_a_call_that_hangs_ends_with_its_limit_named() -> None:
-    with pytest.raises(TimeoutError, match=r"no answer for 0 s \(training.storage_timeout_s\)"):
+    with pytest.raises(TimeoutError, match=r"not done after 0 s \(training.storage_timeout_s\)"):
         within(0.05, threading.Event().wait)
 
 

@@ -61,6 +61,11 @@ def check_as_of(spec: EventSpec, num_rows: int, options: AsOfOptions) -> None:
         DataError: a feature has a name that begins as those of the as-of columns do.
         ResourceError: the columns would need more than ``options.max_memory_mib``.
     """
+    if spec.split.column is not None or spec.in_history is not None:
+        raise DataError(
+            "As-of features take every sample for an event of its time, and every event for a sample. "
+            f"Received: split.column={spec.split.column}, in_history={spec.in_history}. Set as_of=null."
+        )
     taken = [feature.name for feature in spec.features if feature.name.startswith(PREFIX)]
     if taken:
         raise DataError(f"Names that begin with {PREFIX} are for as-of features. Received: {', '.join(taken)}. Rename, or set as_of=null.")

@@ -62,6 +62,44 @@ def check_two_domains(model: MinetModel, contract: Contract, histories: tuple[st
         )
 
 
+def check_contrast(model: LcnModel, contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError when the pairs that ``model.contrast`` asks for cannot be told on this data set."""
+    section = model.contrast
+    if not section.weight or all(name == contract.target for name in histories):
+        return
+    if contract.group != contract.user:
+        raise ContractError(
+            "LCN's contrastive pairs are of one user, by whom GAUC has to group. "
+            f"Received: group={contract.group}, user={contract.user}. Prepare the data set with group={contract.user}, "
+            "or set model.contrast.weight=0."
+        )
+    asked = [("pair_side", section.pair_side, histories), ("passed_over_side", section.passed_over_side, (contract.target,))]
+    for key, side, domains in asked:
+        for domain in domains:
+            history = contract.domains[domain].history
+            sizes = {info.name: info.num_values for info in history.side} if history is not None else {}
+            for name, codes in side.items():
+                if name not in sizes:
+                    raise ContractError(
+                        f"model.contrast.{key} has to name side information of every history it is drawn from. "
+                        f"Received: {name}, which {domain} has not. {nearest(name, sizes)}"
+                    )
+                if not codes or not all(0 < code < sizes[name] for code in codes):
+                    raise ContractError(
+                        f"model.contrast.{key}.{name} has to list codes in 1..{sizes[name] - 1}. Received: {list(codes)}. Change them."
+                    )
+
+
+def num_contrasted(model: Section, rows_per_rank: int, global_rows: int) -> int:
+    """Numbers in LCN's matrices of pairs x candidates on one rank, at most; 0 for other models."""
+    if not isinstance(model, LcnModel) or not model.contrast.weight:
+        return 0
+    section = model.contrast
+    num_targets = 1 + section.target_events
+    offered = (global_rows if section.negatives == "all_ranks" else rows_per_rank) * num_targets
+    return rows_per_rank * num_targets * section.num_pairs * offered * (1 + section.num_pairs)
+
+
 def no_event_ages(model: Section) -> bool:
     return False
 

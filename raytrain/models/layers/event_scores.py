@@ -1,6 +1,6 @@
 """Scores of all events of long histories, and weighted sums over them, without a tensor of size B x L x E.
 
-Events repeat items, so what an event is scored by stands in one of U unique rows. Two ways, chosen by U against L:
+Events repeat items, so what an event is scored by stands in one of U unique rows. Two ways, chosen by B x U against the number of events:
 *all pairs*, every candidate against every unique row by one matrix product, then a look-up of B x L numbers; and *gathered*,
 each event's own row, in chunks that fit the cache. All pairs cost B x U x E multiplications at the speed of a matrix product
 and B x U numbers of memory; gathered cost B x L x E of scattered reads. Our choice.
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ALL_PAIRS_ROWS_PER_EVENT = 16
-"""All pairs are faster up to about so many unique rows an event of the longest history; `tests/scale/event_scores.py` measures it."""
+ALL_PAIRS_PER_EVENT = 25
+"""All pairs are faster up to about so many of them an event: `python -m tests.scale.event_scores` finds 25 for 1,024 rows of up to
+200 events and for 256 of up to 2,000, one thread."""
 _CHUNK_BYTES = 1 << 20
 """Of gathered vectors at a time; they should stay in the second-level cache."""
 
@@ -30,7 +31,7 @@ def score_events(query: Tensor, keys: Tensor, inverse: Tensor, lengths: Tensor) 
     Returns:
         float [B, L]; padding holds something finite: mask it.
     """
-    if _takes_all_pairs(keys, inverse):
+    if _takes_all_pairs(keys, lengths):
         return (query @ keys.t()).gather(1, inverse)
     return _GatheredScores.apply(query, keys, inverse, lengths)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -44,14 +45,14 @@ def pool_events(weights: Tensor, values: Tensor, inverse: Tensor, lengths: Tenso
     Returns:
         float [B, E].
     """
-    if _takes_all_pairs(values, inverse):
+    if _takes_all_pairs(values, lengths):
         # Weights of an item that occurs twice add up.
         return weights.new_zeros(len(weights), len(values)).scatter_add(1, inverse, weights) @ values
     return _GatheredSums.apply(weights, values, inverse, lengths)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _takes_all_pairs(rows: Tensor, inverse: Tensor) -> bool:
-    return len(rows) <= ALL_PAIRS_ROWS_PER_EVENT * inverse.shape[1]
+def _takes_all_pairs(rows: Tensor, lengths: Tensor) -> bool:
+    return len(lengths) * len(rows) <= ALL_PAIRS_PER_EVENT * int(lengths.sum())
 
 
 def chunks(inverse: Tensor, lengths: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

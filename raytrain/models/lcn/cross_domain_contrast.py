@@ -37,6 +37,8 @@ class TargetEvents:
     """bool [B, T]: false on padding; what is present and was not taken is a negative still"""
     passed_over: Tensor | None = None
     """float32 [B, E]: another item that the user was shown and did not take; zeros where there is none"""
+    passed_over_item: Tensor | None = None
+    """int64 [B], its id"""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,14 @@ class CrossDomainContrast(nn.Module):
         event, row = event[chosen], row[chosen]
         pairs = Pairs(source[chosen], source_item[chosen], target[event], target_item[event], user[row])
         to_target = pairs.against(offered, self.target_frequency, section.hard_negative_weight)
-        if targets.passed_over is not None:
+        if targets.passed_over is not None and targets.passed_over_item is not None:
             own = targets.passed_over[row]
-            weight = torch.where(own.detach().any(dim=1), log(section.hard_negative_weight), NEVER)
-            to_target = replace(to_target, own=own, own_log_weight=weight.to(own.dtype))
+            weight = own.new_full((len(own),), log(section.hard_negative_weight))
+            if self.target_frequency is not None:
+                # On the scale of the other negatives, which it would vanish beside.
+                weight = weight - self.target_frequency.log_share(targets.passed_over_item[row])
+            weight = weight.masked_fill(~own.detach().any(dim=1), NEVER)
+            to_target = replace(to_target, own=own, own_log_weight=weight)
         if section.form == "margin":
             loss = margin_pairs(to_target, section.margin)
         elif section.form == "triplet":

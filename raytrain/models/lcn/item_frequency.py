@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 class ItemFrequency(nn.Module):
     """Decayed counts in hashed buckets, buffers that are saved with the network. After Yi et al., RecSys 2019, who keep the
-    steps between two hits instead; counts are exact without collisions and need no initial rate (our choice)."""
+    steps between two hits instead; counts are exact without collisions and need no initial rate (our choice). DDP hands rank 0's
+    counts to all: with negatives of this rank alone, they are of rank 0's."""
 
     counts: Tensor
     total: Tensor
@@ -32,5 +33,5 @@ class ItemFrequency(nn.Module):
         return torch.log(self.counts[self._buckets(ids)].clamp(min=0.5) / self.total.clamp(min=1.0))
 
     def _buckets(self, ids: Tensor) -> Tensor:
-        # Knuth's multiplicative hash: the ids of a table often run in order of popularity.
-        return (ids * 2654435761) % len(self.counts)
+        # Knuth's multiplicative hash, whose upper bits are the mixed ones.
+        return ((ids * 2654435761) >> 15) % len(self.counts)

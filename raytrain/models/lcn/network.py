@@ -39,6 +39,10 @@ class LcnInterest(nn.Module):
         self.num_outputs = sum(int(pyramid.num_outputs) for pyramid in self.pyramid.values())  # type: ignore[arg-type, misc]
         sources = [name for name in shapes if name != target] if model.contrast.weight else []
         self.contrast = nn.ModuleDict({name: CrossDomainContrast(model.contrast) for name in sources})
+        scored = [name for name, pyramid in self.pyramid.items() if pyramid.trains_complete_scores]
+        trained = {*scored, *sources, *((target,) if scored or sources else ())}
+        for name, projection in self.align.of.items():
+            projection.requires_grad_(name in trained)
 
     def forward(self, query: Tensor, views: Views, batch: Batch) -> Interests:
         aligned_query = self.align(self.target, query)  # [B, E]
@@ -59,7 +63,8 @@ class LcnInterest(nn.Module):
     def _target_events(self, aligned_query: Tensor, views: Views, aligned: dict[str, Tensor], batch: Batch) -> TargetEvents:
         """Each row's candidate, and events of its target history where the model sees that."""
         section, item = self.model.contrast, batch.ids[self.item]
-        present = batch.weight > 0
+        # Rows of a source domain, where the batch holds any, are no candidates of the target's.
+        present = (batch.weight > 0) & (batch.domain == 0)
         events = TargetEvents(
             aligned=aligned_query[:, None],
             item=item[:, None],
@@ -72,7 +77,11 @@ class LcnInterest(nn.Module):
         view, rows = views[self.target], aligned[self.target]
         if section.passed_over_side:
             places, valid = draw_events(view.sequence, 1, section.recent_events, section.passed_over_side, section.random_pairs)
-            events = replace(events, passed_over=gathered(rows, view.inverse.gather(1, places))[:, 0] * valid)
+            events = replace(
+                events,
+                passed_over=gathered(rows, view.inverse.gather(1, places))[:, 0] * valid,
+                passed_over_item=view.sequence.items.gather(1, places)[:, 0],
+            )
         if section.target_events:
             places, valid = draw_events(
                 view.sequence, section.target_events, section.recent_events, section.pair_side, section.random_pairs

@@ -19,10 +19,13 @@ from raytrain.models.layers.event_scores import pool_events, score_events
 from raytrain.models.layers.history_view import HistoryView
 from raytrain.models.layers.multi_head_attention import MultiHeadTargetAttention, masked_softmax
 from raytrain.models.layers.sequence_network import HistoryShape
+from raytrain.models.layers.side_attention import code_mass
 from raytrain.models.layers.top_events import top_events
 
 INITIAL_SCALE = 8.0
 """Of cosines in the complete scope: an aligned event starts with exp(8) times the weight of an orthogonal one."""
+
+_PARTS = {"median": ("median_",), "focused": ("side_rows", "focused", "feed_forward", "norm")}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,22 @@ class AttentionPyramid(nn.Module):
             self.norm = nn.LayerNorm(model.attention_dim)
             self.num_outputs += model.attention_dim if "focused" in model.outputs else 0
         self.empty = nn.Parameter(torch.zeros(self.num_outputs))
+        self._freeze_what_no_output_reaches()
+
+    @property
+    def trains_complete_scores(self) -> bool:
+        """Whether a gradient reaches the complete scope's scores, and so the aligned vectors: top-k passes none."""
+        residual = self.model.residual_scores and "median" in self.model.outputs
+        return "complete" in self.model.levels and ("complete" in self.model.outputs or residual)
+
+    def _freeze_what_no_output_reaches(self) -> None:
+        """A parameter without a gradient would make DDP wait for it, and the optimizer has no state of it to save."""
+        if "complete" in self.model.levels and not self.trains_complete_scores:
+            self.complete.requires_grad_(False)
+        for level in {"median", "focused"} & set(self.model.levels) - set(self.model.outputs):
+            for name, parameter in self.named_parameters():
+                if name.startswith(_PARTS[level]):
+                    parameter.requires_grad_(False)
 
     def forward(self, query: Tensor, aligned_query: Tensor | None, aligned_rows: Tensor | None, view: HistoryView) -> Levels:
         """query [B, D]; aligned_query [B, E] and aligned_rows [U, E] are asked for by the complete scope alone."""
@@ -89,7 +108,7 @@ class AttentionPyramid(nn.Module):
             if "median" in self.model.outputs:
                 attention = masked_softmax(raw, mask)
                 outputs.append(torch.bmm(attention[:, None], items)[:, 0])
-                outputs += [_mass(attention, code, size) for code, size in zip(codes, self.side.values(), strict=True)]
+                outputs += [code_mass(attention, code, size) for code, size in zip(codes, self.side.values(), strict=True)]
         if "focused" in self.model.levels:
             places = _top(scores, self.model.focused_events, view)
             index = focused_index = places if index is None else index.gather(1, places)
@@ -126,8 +145,3 @@ def _top(scores: Tensor | None, num_events: int, view: HistoryView) -> Tensor:
     if scores is None:
         return torch.arange(length, device=view.inverse.device).expand(num_rows, length)
     return top_events(scores, num_events)
-
-
-def _mass(attention: Tensor, code: Tensor, size: int) -> Tensor:
-    """[B, C]: the attention that falls on every code."""
-    return attention.new_zeros(len(attention), size).scatter_add(1, code, attention)

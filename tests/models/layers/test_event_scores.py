@@ -12,7 +12,7 @@ from raytrain.models.layers.event_scores import pool_events, score_events
 
 @pytest.fixture(params=["all pairs", "gathered", "gathered in many chunks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(event_scores, "ALL_PAIRS_ROWS_PER_EVENT", 10**6 if request.param == "all pairs" else 0)
+    monkeypatch.setattr(event_scores, "ALL_PAIRS_PER_EVENT", 10**6 if request.param == "all pairs" else 0)
     if request.param == "gathered in many chunks":
         monkeypatch.setattr(event_scores, "_CHUNK_BYTES", 100)
     return str(request.param)
@@ -54,15 +54,16 @@ def test_the_two_ways_agree_at_any_shape(lengths: list[int], num_unique: int, ch
     found = []
     with pytest.MonkeyPatch.context() as patch:
         for limit in (0, 10**6):
-            patch.setattr(event_scores, "ALL_PAIRS_ROWS_PER_EVENT", limit)
+            patch.setattr(event_scores, "ALL_PAIRS_PER_EVENT", limit)
             patch.setattr(event_scores, "_CHUNK_BYTES", chunk_bytes)
             found.append((score_events(query, rows, inverse, length)[mask], pool_events(weights, rows, inverse, length)))
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_the_cheaper_way_is_chosen_by_unique_rows_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cheaper_way_is_chosen_by_pairs_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 2 x 40 pairs for 8 events.
     query, rows, inverse, length, _, _ = inputs([4, 4], num_unique=40)
-    monkeypatch.setattr(event_scores, "ALL_PAIRS_ROWS_PER_EVENT", 10)
+    monkeypatch.setattr(event_scores, "ALL_PAIRS_PER_EVENT", 10)
     query.requires_grad_()
     assert "Gather" in type(score_events(query, rows, inverse, length).grad_fn).__name__
     assert "GatheredScores" in type(score_events(query, torch.cat([rows, rows]), inverse, length).grad_fn).__name__

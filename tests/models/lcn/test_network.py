@@ -1,12 +1,14 @@
 """LCN as a whole: it trains, its contrastive loss aligns planted pairs, its collisions are masked, and R ranks learn as one."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
 
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch, Sequence
+from raytrain.data.collate import Collator
 from raytrain.data.contract import Contract, load_contract
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.errors import ContractError
@@ -85,6 +87,81 @@ def test_every_form_trains(dataset: str, contract: Contract, override: str) -> N
     _, losses = trained(job_for(dataset, *overrides), contract, batches_of(dataset, contract))
     assert all(torch.tensor(losses).isfinite())
     assert sum(losses[-5:]) < sum(losses[:5])
+
+
+ABLATIONS = (
+    (),
+    ("model.outputs=[focused]",),
+    ("model.outputs=[median]",),
+    ("model.outputs=[complete]",),
+    ("model.outputs=[median, focused]", "model.residual_scores=false"),
+    ("model.levels=[median, focused]", "model.outputs=[median, focused]", "model.contrast.weight=0"),
+    ("model.levels=[focused]", "model.outputs=[focused]", "model.contrast.weight=0"),
+    ("model.levels=[complete, focused]", "model.outputs=[focused]"),
+    ("model.histories=[target]", "model.levels=[median, focused]", "model.outputs=[median, focused]"),
+    ("model.histories=[target]",),
+    ("model.contrast.negatives=rank", "model.contrast.passed_over_side={rating: [1, 2]}"),
+)
+
+
+def losses_of_ablations(dataset: str) -> list[list[float]]:
+    """Three steps of each on this rank's half of every batch: DDP raises in the second where a parameter had no gradient."""
+    contract, world = load_contract(dataset), World.current()
+    found = []
+    for overrides in ABLATIONS:
+        job = job_for(dataset, "tables.backend=sharded", *overrides)
+        spec = replace(stream_spec(contract, dataset, 50, histories=declared_histories(job, contract)), event_ages=True)
+        learner = build_learner(job, contract, world)
+        rows = islice(
+            (row for task in spec.source(world.size).get_read_tasks(-1) for row in task()), world.rank, 3 * world.size, world.size
+        )
+        collate = Collator(contract, "target", spec.histories, event_ages=True)
+        found.append([train_step(job, learner, collate(row), step, 3).item() for step, row in enumerate(rows)])
+        assert all(learner.optimizer.state[p] for group in learner.optimizer.param_groups for p in group["params"]), overrides
+    return found
+
+
+def test_every_ablation_trains_on_two_ranks_and_leaves_no_parameter_without_a_gradient(dataset: str) -> None:
+    for losses in run_ranks(losses_of_ablations, 2, dataset):
+        assert torch.tensor(losses).shape == (len(ABLATIONS), 3)
+        assert torch.tensor(losses).isfinite().all()
+
+
+def test_rows_of_the_source_domain_are_no_candidates(dataset: str, contract: Contract) -> None:
+    learner, batch = build_learner(job_for(dataset, "model.contrast.target_events=0"), contract, World()), batches_of(dataset, contract)[0]
+    output = learner.network(learner.tables(batch), replace(batch, domain=torch.ones_like(batch.domain)))
+    assert output.logs["contrastive_loss"] == 0
+
+
+def test_what_a_user_passed_over_weighs_as_much_as_any_negative(dataset: str, contract: Contract) -> None:
+    """With and without it the loss differs visibly; beside corrected negatives an uncorrected one would vanish."""
+    batch, losses = batches_of(dataset, contract)[0], []
+    for side in ("{}", "{rating: [1, 2, 3]}"):
+        job = job_for(dataset, f"model.contrast.passed_over_side={side}", "model.contrast.random_pairs=false")
+        learner = build_learner(job, contract, World())
+        losses.append(learner.network(learner.tables(batch), batch).logs["contrastive_loss"].item())
+    assert losses[1] > losses[0] + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.contrast.pair_side={ratng: [4]}", "Did you mean rating"),
+        ("model.contrast.passed_over_side={rating: [6]}", r"codes in 1..5. Received: \[6\]"),
+        ("model.contrast.pair_side={rating: []}", "codes in 1..5"),
+    ],
+    ids=["misspelt", "no such code", "no code"],
+)
+def test_pairs_that_cannot_be_told_are_refused(dataset: str, contract: Contract, override: str, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        declared_histories(job_for(dataset, override), contract)
+
+
+def test_pairs_of_something_else_than_users_are_refused(dataset: str, contract: Contract) -> None:
+    by_country = contract.model_copy(update={"group": "country"})
+    with pytest.raises(ContractError, match="group=country"):
+        declared_histories(job_for(dataset), by_country)
+    declared_histories(job_for(dataset, "model.contrast.weight=0"), by_country)
 
 
 def test_the_target_history_alone_has_no_pairs(dataset: str, contract: Contract) -> None:
