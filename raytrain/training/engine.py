@@ -93,5 +93,5 @@ def _cause(err: TrainingFailedError) -> RaytrainError:
     ours = our_error([*failures.values(), err])
     if ours is not None:
         return ours
-    text = "\n".join(f"rank {rank}: {failure}" for rank, failure in failures.items()) or str(err)
+    text = "\n".join(f"rank {rank}: {type(failure).__name__}: {failure}" for rank, failure in failures.items()) or str(err)
     return RunError(f"The workers have to finish. Received: a failure. {text}")

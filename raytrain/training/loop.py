@@ -113,7 +113,7 @@ def train(
                     "kind": "train",
                     "step": step,
                     "num_steps": schedule.num_steps,
-                    "epoch": (step - 1) / schedule.steps_per_epoch,
+                    "epoch": step / schedule.steps_per_epoch,
                     "lr": learner.optimizer.param_groups[0]["lr"],
                     "data_wait_share": waiting.wait_s / max(waiting.total_s, 1e-9),
                     **window.close(learner.world),

@@ -75,6 +75,9 @@ class Progress:
                 for name, value in record.items():
                     if isinstance(value, float):
                         self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        # What a checkpoint includes should outlive the driver as it does.
+        if any(record["kind"] == "checkpoint" for record in records):
+            self._flush()
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
@@ -94,6 +97,7 @@ def describe(record: dict[str, Any], elapsed_s: float) -> str:
         "train": _train_line,
         "valid": _valid_line,
         "checkpoint": _checkpoint_line,
+        "outcome": _outcome_line,
         "warning": lambda warning, _: f"warning: {warning['text']}",
         "test": _test_line,
     }
@@ -109,8 +113,11 @@ def clock(seconds: float) -> str:
 
 def _train_line(record: dict[str, Any], elapsed_s: float) -> str:
     left_s = (record["num_steps"] - record["step"]) * record["step_s"]
+    # Where a model adds losses of its own, each by its name: the click's is what validation's log loss compares with.
+    losses = {name.removeprefix("model/"): value for name, value in record.items() if name.startswith("model/") and name.endswith("loss")}
+    shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in (losses or {"loss": record["loss"]}).items())
     return (
-        f"step {record['step']:>6}/{record['num_steps']}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
+        f"step {record['step']:>6}/{record['num_steps']}  epoch {record['epoch']:.2f}  {shown}  "
         f"{record['samples_per_s']:>8,.0f} samples/s  data wait {record['data_wait_share']:.0%}  elapsed {clock(elapsed_s)}  "
         f"left <= {clock(left_s)}"
     )
@@ -122,6 +129,11 @@ def _start_line(record: dict[str, Any], _: float) -> str:
 
 def _checkpoint_line(record: dict[str, Any], _: float) -> str:
     return f"saved  step {record['step']}  {record['mib']:,.1f} MiB"
+
+
+def _outcome_line(record: dict[str, Any], _: float) -> str:
+    stopped = f"stopped early at step {record['num_steps']}; " if record["stopped_early"] else ""
+    return f"{stopped}the model is the one of step {record['best_step']}"
 
 
 def _valid_line(record: dict[str, Any], _: float) -> str:
