@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
-from raytrain.config import JobConfig, NonNegativeInt, check_kind, read_text
+from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
 from raytrain.metrics.bootstrap import Metric
