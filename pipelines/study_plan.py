@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
@@ -27,8 +28,19 @@ class Arm(Section):
 
     overrides: tuple[str, ...] = ()
     """Of the base job; ``model={name: logistic}`` replaces the whole section."""
+    trials: tuple[tuple[str, ...], ...] = ()
+    """Overrides tried besides the arm as it stands; its seeds run with the best of them on the validation split."""
+    like: str | None = None
+    """The arm that this one starts from, with its overrides and its best trial: for ablations."""
     deterministic: bool = False
     """The seed changes nothing: run once, and paired with every seed of the other arm."""
+
+
+class Search(Section):
+    """How an arm's best trial is chosen: on validation alone, every arm that is searched by as many trials."""
+
+    metric: Literal["auc", "gauc", "logloss", "ne"] = "auc"
+    seed: NonNegativeInt = 0
 
 
 class Preset(Section):
@@ -37,6 +49,8 @@ class Preset(Section):
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
     overrides: tuple[str, ...] = ()
     """Set before an arm's own."""
+    search: bool = True
+    """False runs every arm as it stands, without its trials."""
     output: str | None = None
     """Directory of result.json, result.md and result.html; null puts them beside the runs."""
 
@@ -49,6 +63,7 @@ class Study(Section):
     """The job that every arm starts from: written out, or a file's path, seen from the study file."""
     presets: dict[Name, Preset] = Field(min_length=1)
     arms: dict[Name, Arm] = Field(min_length=1)
+    search: Search = Search()
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default={})
     """Dotted key of the job -> values; every arm runs at every combination."""
     metrics: tuple[Metric, ...] = Field(default=("auc", "gauc", "logloss"), min_length=1)
@@ -65,6 +80,24 @@ class Study(Section):
     @property
     def directory(self) -> str:
         return self.work_dir or f"runs/studies/{self.name}"
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        num_trials = {name: len(arm.trials) for name, arm in self.arms.items() if arm.trials}
+        if len(set(num_trials.values())) > 1:
+            raise ValueError(
+                "Every arm that is searched has to get as many trials. "
+                f"Received: {', '.join(f'{name}: {number}' for name, number in num_trials.items())}. Add or remove trials."
+            )
+        if num_trials and self.grid:
+            raise ValueError("A study searches or runs a grid. Received: trials and grid. Make two studies of it.")
+        for name, arm in self.arms.items():
+            if arm.like is not None and (arm.like not in self.arms or self.arms[arm.like].like or arm.trials):
+                raise ValueError(
+                    "like has to name an arm that is like no other, and takes over its best trial instead of trials of its own. "
+                    f"Received: arms.{name}.like={arm.like}. {nearest(arm.like, self.arms)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -101,6 +134,10 @@ class Variant:
     """Suffix that names the point; "" without a grid."""
     overrides: tuple[str, ...]
     deterministic: bool
+
+
+Chosen = Mapping[str, tuple[str, ...]]
+"""searched arm -> overrides of its best trial"""
 
 
 @dataclass(frozen=True)
@@ -140,15 +177,17 @@ def preset_of(study: Study, name: str) -> Preset:
     return study.presets[name]
 
 
-def variants_of(study: Study) -> list[Variant]:
-    """Every arm at every point of the grid; without a grid, the arms."""
+def variants_of(study: Study, chosen: Chosen = MappingProxyType({})) -> list[Variant]:
+    """Every arm at every point of the grid; without a grid, the arms. ``chosen`` adds what the search found."""
     variants = []
     for arm, section in study.arms.items():
+        parent = () if section.like is None else (*study.arms[section.like].overrides, *chosen.get(section.like, ()))
+        own = (*parent, *section.overrides, *chosen.get(arm, ()))
         for values in itertools.product(*study.grid.values()):
             point = "".join(f"-{_point_part(key, value)}" for key, value in zip(study.grid, values, strict=True))
             # JSON is YAML, the grammar of overrides.
             overrides = tuple(f"{key}={json.dumps(value)}" for key, value in zip(study.grid, values, strict=True))
-            variants.append(Variant(f"{arm}{point}", arm, point, (*section.overrides, *overrides), section.deterministic))
+            variants.append(Variant(f"{arm}{point}", arm, point, (*own, *overrides), section.deterministic))
     return variants
 
 
@@ -163,30 +202,49 @@ def pairs_of(study: Study) -> list[tuple[str, str]]:
     return list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
 
 
-def cells_of(study: Study, preset: Preset, overrides: Sequence[str], path: str) -> list[Cell]:
+def cells_of(study: Study, preset: Preset, overrides: Sequence[str], path: str, chosen: Chosen = MappingProxyType({})) -> list[Cell]:
     """Every cell with its checked job, seed by seed, so that all arms are seen early.
 
-    Overrides win in this order: the caller's, the grid's, the arm's, the preset's.
+    Overrides win in this order: the caller's, the grid's, the trial's, the arm's, the preset's.
 
     Raises:
         ConfigError: a job is not right, or sets what the study itself sets.
         ContractError: data.path holds no prepared data set.
     """
-    base = study.base
-    values = base if isinstance(base, Mapping) else parse_yaml(read_text(Path(path).parent / base), base)
-    variants = variants_of(study)
-    contracts: dict[str, Contract] = {}
-    cells = []
-    for position, seed in enumerate(preset.seeds):
-        for variant in variants:
-            if variant.deterministic and position > 0:
-                continue
-            job = _job(values, (*preset.overrides, *variant.overrides, *overrides), seed, f"{path}, arm {variant.name}")
-            if job.data.path not in contracts:
-                contracts[job.data.path] = load_contract(job.data.path)
-            contract = contracts[job.data.path]
-            cells.append(Cell(variant.name, seed, job, _key(job, contract), contract.target))
-    return cells
+    make = _CellMaker(study, preset, overrides, path)
+    return [
+        make(variant.name, variant.overrides, seed)
+        for position, seed in enumerate(preset.seeds)
+        for variant in variants_of(study, chosen)
+        if position == 0 or not variant.deterministic
+    ]
+
+
+def trials_of(study: Study, preset: Preset, overrides: Sequence[str], path: str) -> dict[str, list[Cell]]:
+    """Searched arm -> its trials, the arm as it stands first; empty where the preset does not search. Raises as ``cells_of``."""
+    make = _CellMaker(study, preset, overrides, path)
+    return {
+        name: [make(f"{name}.trial{number}", (*arm.overrides, *trial), study.search.seed) for number, trial in enumerate(((), *arm.trials))]
+        for name, arm in study.arms.items()
+        if arm.trials and preset.search
+    }
+
+
+class _CellMaker:
+    """Checked cells of one study; a data set's contract is read once."""
+
+    def __init__(self, study: Study, preset: Preset, overrides: Sequence[str], path: str) -> None:
+        base = study.base
+        self._values = base if isinstance(base, Mapping) else parse_yaml(read_text(Path(path).parent / base), base)
+        self._preset, self._overrides, self._path = preset, overrides, path
+        self._contracts: dict[str, Contract] = {}
+
+    def __call__(self, name: str, overrides: Sequence[str], seed: int) -> Cell:
+        job = _job(self._values, (*self._preset.overrides, *overrides, *self._overrides), seed, f"{self._path}, arm {name}")
+        if job.data.path not in self._contracts:
+            self._contracts[job.data.path] = load_contract(job.data.path)
+        contract = self._contracts[job.data.path]
+        return Cell(name, seed, job, _key(job, contract), contract.target)
 
 
 def _job(values: Mapping[str, Any], overrides: Sequence[str], seed: int, origin: str) -> JobConfig:

@@ -47,6 +47,13 @@ def markdown(result: Result) -> str:
             )
             for row in pairs
         ]
+    if result["search"]:
+        lines += ["", search_note(result["search"]), "", *_rows(["Arm", "Trial", "Validation"])]
+        lines += [
+            _line([name, trial["text"], f"**{trial['value']}**" if trial["chosen"] else trial["value"]])
+            for name, trials in search_table(result["search"])
+            for trial in trials
+        ]
     lines += ["", *(f"- Not compared: {pair['a']} and {pair['b']} ({pair['reason']})." for pair in result["not_compared"])]
     lines += [f"- Failed: {failure['cell']}." for failure in result["failed"]]
     return "\n".join(lines).rstrip() + "\n"
@@ -88,6 +95,28 @@ def pair_table(result: Result) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def search_table(searched: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(arm, its trials as text), in the study's order."""
+    return [
+        (
+            name,
+            [
+                {"text": " ".join(trial["overrides"]) or "as it stands", "value": number(trial["value"]), "chosen": trial["chosen"]}
+                for trial in trials
+            ],
+        )
+        for name, trials in searched["arms"].items()
+    ]
+
+
+def search_note(searched: Mapping[str, Any]) -> str:
+    return (
+        f"Search: {searched['num_trials']} trials of every arm here, one run each with seed {searched['seed']}; the best "
+        f"{METRIC_TITLES[searched['metric']]} on the validation split (bold) is what the arm's seeds run. "
+        "The test split was not looked at."
+    )
+
+
 def _html(result: Result) -> str:
     return render(
         "study.html.j2",
@@ -98,6 +127,8 @@ def _html(result: Result) -> str:
         arms=arm_table(result),
         pairs=pair_table(result),
         interval_note=_interval_note(result),
+        search_note=search_note(result["search"]) if result["search"] else None,
+        trials=search_table(result["search"]) if result["search"] else [],
         charts=[chart for metric in result["metrics"] for chart in _charts(result, metric)],
     )
 
