@@ -6,12 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 # How often Ray Train looks at its workers: a tiny run is over before the 2 s of its default.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 # Two threads on two cores wait for each other whenever anything else runs: ten times slower under load.
 torch.set_num_threads(1)
+
+
+# A time limit for an example would fail on a busy machine.
+settings.register_profile("raytrain", deadline=None)
+settings.load_profile("raytrain")
 
 
 @pytest.fixture(scope="session")

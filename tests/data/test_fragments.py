@@ -111,7 +111,7 @@ def test_dealing_gives_each_rank_its_share_of_every_batch(num_rows, batch_size, 
         assert all((np.diff((part >= 0).astype(int)) <= 0).all() for part in dealt[first : first + world_size])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_rows=st.integers(1, 70),
     num_buckets=st.integers(1, 4),

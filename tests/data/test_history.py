@@ -60,7 +60,7 @@ USERS = st.integers(1, 6)
 SECONDS = st.integers(0, 12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     keys=st.lists(st.tuples(USERS, SECONDS), min_size=1, max_size=20),
     # The rating follows the item, so that events which tie in time and item are equal.

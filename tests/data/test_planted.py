@@ -197,7 +197,7 @@ def test_feedback_tells_the_taste_as_often_as_asked():
     assert share == pytest.approx(0.8, abs=0.01)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(1, 12),
     st.integers(1, 30),

@@ -153,7 +153,7 @@ def test_row_ids_number_every_row_once(dataset):
     assert sorted(found) == list(range(1, 13_202))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.builds(
         SyntheticSpec,

@@ -157,7 +157,7 @@ def test_the_bound_is_reached_when_a_bin_hides_the_order():
     assert (histogram.value(), histogram.error_bound()) == (0.5, 0.5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_histogram_is_close_at_click_rates_near_zero(seed):
     generator = np.random.default_rng(seed)

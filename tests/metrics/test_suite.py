@@ -56,7 +56,7 @@ def test_the_suite_gives_what_the_functions_give():
     assert result["gauc_group_share"] == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 60))
 def test_any_order_split_and_batching_give_the_same(num_rows, seed, num_suites, batch_rows):
     columns = draw_rows(num_rows, seed)
@@ -68,7 +68,7 @@ def test_any_order_split_and_batching_give_the_same(num_rows, seed, num_suites, 
     assert_same(feed(MetricSuite(), columns, np.arange(num_rows)).reduce(), merged.reduce())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 100), st.integers(0, 40), st.sampled_from([10, 10_000]))
 def test_padding_counts_nowhere(num_rows, num_padding, limit):
     columns = draw_rows(num_rows)

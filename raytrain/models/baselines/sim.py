@@ -46,13 +46,13 @@ class SoftSearch(nn.Module):
         self.auxiliary = mlp(2 * dim, model.auxiliary_units, 1)
 
     def forward(self, query: Tensor, view: HistoryView, batch: Batch) -> Found:
-        scores = score_events(query @ self.projection, view.rows, view.inverse, view.sequence.lengths)
+        scores = score_events(query @ self.projection, view.rows, view.bags)
         index = top_events(scores.detach().masked_fill(~view.mask, -torch.inf), self.num_events)
         logit = None
         if self.training:
             # The paper's sum of score x event, divided by the number of events: else its size would follow the history's.
             weights = scores.masked_fill(~view.mask, 0.0) / view.sequence.lengths.clamp(min=1)[:, None]
-            interest = pool_events(weights, view.rows, view.inverse, view.sequence.lengths)  # [B, D]
+            interest = pool_events(weights, view.rows, view.bags)  # [B, D]
             logit = self.auxiliary(torch.cat([query, interest], dim=1))[:, 0]
         return Found(index, view.mask.gather(1, index), logit)
 

@@ -47,7 +47,7 @@ class TwinInterest(nn.Module):
     def search_scores(self, query: Tensor, view: HistoryView) -> Tensor:
         """float [B, L]: the sum of all heads' attention scores; -inf on padding."""
         wanted = self.attention.head_queries(query).sum(1)  # [B, D]
-        scores = score_events(wanted, view.rows, view.inverse, view.sequence.lengths)
+        scores = score_events(wanted, view.rows, view.bags)
         bias = self._bias([view.sequence.side[name] for name in self.side])
         if bias is not None:
             scores = scores + self.attention.num_heads * bias

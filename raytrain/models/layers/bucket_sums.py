@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from raytrain.models.layers.event_scores import chunks
+from raytrain.models.layers.event_bags import chunks, gather_ahead
 
 _NO_SIGNATURE = 255
 
@@ -45,7 +45,7 @@ class _BucketSums(torch.autograd.Function):
             held = signatures.index_select(0, signed).view(*places.shape, -1) == wanted[rows, None]  # [b, l, H]
             ctx.chunks.append((rows, places, held))
             match = held.to(values.dtype)
-            gathered = values.index_select(0, places.reshape(-1)).view(*places.shape, -1)  # [b, l, E]
+            gathered = gather_ahead(values, places)  # [b, l, E]
             sums[rows] = torch.bmm(match.transpose(1, 2), gathered)
             of_bucket = 1.0 / (num_hashes * match.sum(1).clamp(min=1.0))  # [b, H]
             share[rows, : places.shape[1]] = torch.bmm(match, of_bucket[:, :, None])[:, :, 0]

@@ -4,11 +4,13 @@ Shapes: B rows, L events, K chosen events, U unique rows of the table in this st
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from raytrain.data.batch import Sequence
 from raytrain.embeddings.tables import gathered
+from raytrain.models.layers.event_bags import EventBags
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class HistoryView:
     def mask(self) -> Tensor:
         """bool [B, L], true on events."""
         return self.sequence.mask
+
+    @cached_property
+    def bags(self) -> EventBags:
+        """The same events as bags of unique rows, made once for all who score or sum them."""
+        return EventBags(self.inverse, self.sequence.lengths)
 
     def events(self) -> Tensor:
         """float32 [B, L, D]: every event's vector; padding gets the row of id 0."""

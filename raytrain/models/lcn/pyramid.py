@@ -94,11 +94,11 @@ class AttentionPyramid(nn.Module):
         if "complete" in self.model.levels:
             assert aligned_query is not None
             assert aligned_rows is not None
-            raw = score_events(aligned_query @ self.complete, aligned_rows, view.inverse, view.sequence.lengths)
+            raw = score_events(aligned_query @ self.complete, aligned_rows, view.bags)
             scores = complete_scores = raw.masked_fill(~mask, -torch.inf)
             if "complete" in self.model.outputs:
                 attention = masked_softmax(raw, mask)
-                outputs.append(pool_events(attention, view.rows, view.inverse, view.sequence.lengths))
+                outputs.append(pool_events(attention, view.rows, view.bags))
         if "median" in self.model.levels:
             index = median_index = _top(scores, self.model.median_events, view)
             mask, below = view.mask.gather(1, index), None if scores is None else scores.gather(1, index)

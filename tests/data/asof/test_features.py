@@ -49,7 +49,7 @@ def test_without_events_every_past_is_empty():
 keys = st.sampled_from([0, 1, 2, 5, HUGE, HUGE + 1])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     events=st.lists(st.tuples(keys, st.integers(0, 6), st.integers(-3, 3).map(float)), max_size=25),
     rows=st.lists(st.tuples(keys, st.integers(0, 7)), min_size=1, max_size=8),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raytrain.models.layers import event_scores
+from raytrain.models.layers import event_bags
 from raytrain.models.layers.bucket_sums import pool_buckets
 from raytrain.models.layers.sign_hash import SignHash, num_bits_set
 from tests.models.histories import drawn_view
@@ -32,7 +32,7 @@ def test_bits_are_counted(numbers: list[int]) -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 1 << 20], ids=["row by row", "at once"])
 def test_bucket_sums_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
-    monkeypatch.setattr(event_scores, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(event_bags, "_CHUNK_BYTES", chunk_bytes)
     draw = torch.Generator().manual_seed(0)
     values = torch.randn(9, 3, dtype=torch.float64, generator=draw)
     signatures = torch.randint(0, 3, (9, 4), generator=draw).to(torch.uint8)
