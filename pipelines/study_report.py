@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.study_cost_report import cost_chart, cost_markdown, cost_note, cost_table, cost_titles
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.figures import BAD, FIRST, GOOD, MUTED, figure, svg
@@ -47,6 +48,9 @@ def markdown(result: Result) -> str:
             )
             for row in pairs
         ]
+    if "cost" in result:
+        titles, *rows = cost_markdown(result, _order(result))
+        lines += ["", cost_note(result), "", *_rows(titles), *(_line(row) for row in rows)]
     lines += ["", *(f"- Not compared: {pair['a']} and {pair['b']} ({pair['reason']})." for pair in result["not_compared"])]
     lines += [f"- Failed: {failure['cell']}." for failure in result["failed"]]
     return "\n".join(lines).rstrip() + "\n"
@@ -98,8 +102,18 @@ def _html(result: Result) -> str:
         arms=arm_table(result),
         pairs=pair_table(result),
         interval_note=_interval_note(result),
+        cost=_cost(result) if "cost" in result else None,
         charts=[chart for metric in result["metrics"] for chart in _charts(result, metric)],
     )
+
+
+def _cost(result: Result) -> dict[str, Any]:
+    return {
+        "titles": cost_titles(result),
+        "rows": cost_table(result, _order(result)),
+        "note": cost_note(result),
+        "chart": cost_chart(result),
+    }
 
 
 def _summary(result: Result) -> str:
