@@ -1,19 +1,24 @@
-"""Names beside the points of a scatter plot, none over another."""
+"""Names beside the points of a scatter plot, none over another.
 
-from collections.abc import Iterator, Sequence
-from math import cos, pi, sin
+Boxes are float [N, 4]: left, bottom, right, top in pixels.
+"""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.transforms import Bbox
+
+Floats = npt.NDArray[np.float64]
 
 NUM_DIRECTIONS = 16
-_REACHES_PT = (9.0, 16.0, 24.0, 34.0, 46.0, 60.0, 78.0, 100.0)
-"""Distances from a point to its label that are tried, in points, the nearest first."""
-_LINE_FROM_PT = 16.0
+REACHES_PT = (9.0, 16.0, 24.0, 34.0, 46.0, 60.0, 78.0, 100.0)
+"""Distances from a point to its name that are tried, in typographic points, the nearest first."""
+LINE_FROM_PT = 16.0
 """From here on a thin line leads to the point."""
-_POINT_PT = 5.0
-_GAP_PT = 1.0
+POINT_PT, GAP_PT = 5.0, 1.0
 
 
 def label_points(
@@ -30,53 +35,54 @@ def label_points(
     axes.set_xlim(axes.get_xlim())
     axes.set_ylim(axes.get_ylim())
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
-    scale, frame = axes.figure.figure.dpi / 72, axes.get_window_extent()
-    at = [tuple(axes.transData.transform(point)) for point in points]
-    taken = [_box(x, y, _POINT_PT * scale, _POINT_PT * scale) for x, y in at]
-    for index in sorted(range(len(points)), key=lambda index: (-at[index][1], at[index][0])):
-        x, y = at[index]
-        text = axes.annotate(names[index], points[index], color=colour, fontsize=size, ha="center", va="center")
-        extent = text.get_window_extent(renderer)
-        width, height = extent.width + 2 * _GAP_PT * scale, extent.height + 2 * _GAP_PT * scale
-        places = [(reach, dx, dy, _box(x + dx, y + dy, width, height)) for reach, dx, dy in _places(width, height, scale)]
-        reach, dx, dy, box = min(places, key=lambda place: _covered(place[3], taken, frame))
-        text.remove()
-        axes.annotate(
+    scale, window = axes.figure.figure.dpi / 72, axes.get_window_extent()
+    frame = np.array([[window.x0, window.y0, window.x1, window.y1]])
+    at = np.asarray(axes.transData.transform(points), dtype=np.float64)
+    taken = _boxes(at, POINT_PT * scale, POINT_PT * scale)
+    style: dict[str, Any] = {"color": colour, "fontsize": size, "ha": "center", "va": "center"}
+    for index in sorted(range(len(points)), key=lambda index: (-at[index, 1], at[index, 0])):
+        width, height = _size(axes, names[index], style, renderer)
+        offsets = _offsets(width / scale, height / scale)
+        places = _boxes(at[index] + offsets * scale, width, height)
+        covered = _shared(places, taken).sum(1) + width * height - _shared(places, frame)[:, 0]
+        # Whole pixels: rounding errors must not send a name away.
+        best = int(np.argmin(np.round(covered)))
+        far = REACHES_PT[best // NUM_DIRECTIONS] >= LINE_FROM_PT
+        name = axes.annotate(
             names[index],
             points[index],
-            xytext=(dx / scale, dy / scale),
+            xytext=tuple(offsets[best]),
             textcoords="offset points",
-            color=colour,
-            fontsize=size,
-            ha="center",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": muted, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
-            if reach >= _LINE_FROM_PT
-            else None,
-        ).set_in_layout(False)
-        taken.append(box)
+            arrowprops={"arrowstyle": "-", "color": muted, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3} if far else None,
+            **style,
+        )
+        name.set_in_layout(False)
+        taken = np.vstack([taken, places[best]])
 
 
-def _places(width: float, height: float, scale: float) -> Iterator[tuple[float, float, float]]:
-    """(reach in points, offset of the label's centre in pixels), right first, then around, then farther out."""
-    for reach in _REACHES_PT:
-        for turn in range(NUM_DIRECTIONS):
-            # 0, +1, -1, +2, -2, ...: right and left of the point before above and below.
-            angle = (turn + 1) // 2 * (1 if turn % 2 else -1) * 2 * pi / NUM_DIRECTIONS
-            across, up = cos(angle), sin(angle)
-            yield reach, across * (reach * scale + width / 2), up * (reach * scale + height / 2)
+def _size(axes: Axes, name: str, style: dict[str, Any], renderer: Any) -> tuple[float, float]:
+    """(width, height) of a name with the gap around it, pixels."""
+    text = axes.text(0, 0, name, **style)
+    extent, gap = text.get_window_extent(renderer), 2 * GAP_PT * text.get_figure(root=True).dpi / 72
+    text.remove()
+    return extent.width + gap, extent.height + gap
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Area that the box shares with others or has outside the frame, in pixels."""
-    area = box.width * box.height
-    return sum(_shared(box, other) for other in taken) + area - _shared(box, frame)
+def _offsets(width: float, height: float) -> Floats:
+    """[places, 2] from the point to the middle of its name: right first, then around to the left, then farther out."""
+    turns = np.arange(NUM_DIRECTIONS)
+    # 0, +1, -1, +2, -2, ...
+    angle = (turns + 1) // 2 * np.where(turns % 2, 1, -1) * 2 * np.pi / NUM_DIRECTIONS
+    reach = np.array(REACHES_PT)[:, None]
+    return np.stack([np.cos(angle) * (reach + width / 2), np.sin(angle) * (reach + height / 2)], axis=-1).reshape(-1, 2)
 
 
-def _shared(a: Bbox, b: Bbox) -> float:
-    both = Bbox.intersection(a, b)
-    return 0.0 if both is None else float(both.width * both.height)
+def _boxes(middles: Floats, width: float, height: float) -> Floats:
+    half = np.array([width, height]) / 2
+    return np.hstack([middles - half, middles + half])
 
 
-def _box(x: float, y: float, width: float, height: float) -> Bbox:
-    return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)
+def _shared(a: Floats, b: Floats) -> Floats:
+    """[A, B]: the area that two boxes have in common, square pixels."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.asarray(np.prod(np.clip(high - low, 0, None), axis=2))

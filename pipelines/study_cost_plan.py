@@ -32,7 +32,7 @@ class MeasuredCost(Section):
     """What one process measured of one arm."""
 
     samples_per_s: PositiveFloat
-    """Rows of all domains trained a second, from batches in memory: no reading, no collation, no checkpoint."""
+    """Rows of all domains trained a second, from batches in memory: no reading, no checkpoint; padding counts, as in a run."""
     num_steps: PositiveInt
     """Timed ones."""
     batch_rows: PositiveFloat
