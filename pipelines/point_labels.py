@@ -63,7 +63,7 @@ def label_points(
 def _size(axes: Axes, name: str, style: dict[str, Any], renderer: Any) -> tuple[float, float]:
     """(width, height) of a name with the gap around it, pixels."""
     text = axes.text(0, 0, name, **style)
-    extent, gap = text.get_window_extent(renderer), 2 * GAP_PT * text.get_figure(root=True).dpi / 72
+    extent, gap = text.get_window_extent(renderer), 2 * GAP_PT * axes.figure.figure.dpi / 72
     text.remove()
     return extent.width + gap, extent.height + gap
 
