@@ -85,7 +85,7 @@ def training_rate(job: JobConfig, learner: Learner, batches: Sequence[Batch], se
 def flops_per_sample(job: JobConfig, learner: Learner, batch: Batch) -> float:
     """Floating-point operations of one training step, forward and backward, over the batch's rows.
 
-    As torch.utils.flop_counter counts them: matrix products (mm, addmm, bmm, baddbmm), convolutions and fused attention, two
+    As torch.utils.flop_counter counts them: matrix products (mm, addmm, bmm, baddbmm) and convolutions, two
     operations a multiply-add, as executed for this batch. Everything else counts 0: gathers, look-ups and updates of tables,
     sums, softmax, top-k, hashing, element-wise work and the optimizer. An arm that gathers much is so made to look cheaper
     than its samples per second do, which is why both are shown. Work shared by the rows of a batch, such as
