@@ -8,15 +8,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from pipelines.bench_plan import Measured, Request
+from pipelines.held_batches import held_batches
 from raytrain.data.batch import Batch
 from raytrain.data.contract import load_contract
 from raytrain.data.micro_batches import joined, local_micro_batches
@@ -34,8 +35,6 @@ from raytrain.training.torch_setup import set_up_torch
 
 RAY_NICENESS = 15
 """Of Ray's workers by default."""
-MAX_HELD_BYTES = 4 << 30
-"""Memory for the batches of the stage "compute"; past it they are trained on in turn."""
 
 
 def measure_ray(request: Request) -> Measured:
@@ -74,7 +73,8 @@ def measure_here(request: Request) -> Measured:
     stream: Iterable[Batch] = joined([local_micro_batches(replace(spec, quarantine_path=None)) for spec in specs])
     started = time.time()
     if request.stage == "compute":
-        stream = _held(stream, request.num_steps)
+        # Past the memory they may take they are trained on in turn.
+        stream = cycle(held_batches(stream, request.num_steps))
     reading_s = time.time() - started
     timed, rates, first_step_at = TimedStream(islice(stream, request.num_steps)), [], 0.0
     loss, num_rows, window_start = torch.zeros(()), 0, time.perf_counter()
@@ -95,23 +95,6 @@ def measure_here(request: Request) -> Measured:
         loss=last_loss,
         num_steps=request.num_steps,
     )
-
-
-def _held(stream: Iterable[Batch], num_steps: int) -> Iterator[Batch]:
-    """``num_steps`` batches read into memory, or as many as fit, over and over."""
-    held, num_bytes = [], 0
-    for batch in islice(stream, num_steps):
-        held.append(batch)
-        num_bytes += _num_bytes(batch)
-        if num_bytes > MAX_HELD_BYTES:
-            break
-    return cycle(held)
-
-
-def _num_bytes(batch: Batch) -> int:
-    histories = batch.histories.values()
-    parts = chain(batch.ids.values(), batch.dense.values(), *((history.items, *history.side.values()) for history in histories))
-    return sum(tensor.nbytes for tensor in parts)
 
 
 def main(request_file: str, result_file: str) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pipelines.study_cells import CellRunner, Train
 from pipelines.study_compare import FinishedCell, compare, summarise
+from pipelines.study_cost import MeasureCost, costed_cells, measure_costs
 from pipelines.study_plan import cells_of, load_study, pairs_of, preset_of, trials_of, variants_of
 from pipelines.study_report import write_study_report
 from pipelines.study_search import chosen_overrides, search
@@ -23,16 +24,24 @@ from raytrain.storage import Storage
 from raytrain.training.report import masked
 
 
-def run_study(path: str, preset: str, overrides: Sequence[str], console: Console, train: Train | None = None) -> dict[str, Any]:
-    """Runs what is missing, compares the arms and writes result.json, result.md and result.html.
+def run_study(
+    path: str,
+    preset: str,
+    overrides: Sequence[str],
+    console: Console,
+    train: Train | None = None,
+    measure_cost: MeasureCost | None = None,
+) -> dict[str, Any]:
+    """Runs what is missing, measures costs, compares the arms and writes result.json, result.md and result.html.
 
     Args:
         overrides: a key of the study (``num_resamples=200``) changes the study, any other (``data.path=x``) every job.
         train: runs one job into its run directory; ``raytrain.run.train`` when None.
+        measure_cost: makes one measurement where the study has a section ``cost``; in a process of its own when None.
 
     Returns:
-        The content of result.json. A cell that failed is listed under ``failed`` and its arm has fewer seeds; the
-        caller exits non-zero.
+        The content of result.json. A cell or a cost that failed is listed under ``failed`` and its arm has fewer
+        seeds, or no cost; the caller exits non-zero.
 
     Raises:
         ConfigError: the study, or the job of any cell, is not right; nothing has been run then.
@@ -43,6 +52,8 @@ def run_study(path: str, preset: str, overrides: Sequence[str], console: Console
     directory = f"{study.directory.rstrip('/')}/{preset}"
     storage = Storage(directory)
     cells = cells_of(study, chosen, job_overrides, path)
+    if study.cost is not None:
+        costed_cells(cells)  # What cannot be measured is refused before the runs.
     trials = trials_of(study, chosen, job_overrides, path)
     runner = CellRunner(storage, console, train)
     searched = None
@@ -56,6 +67,7 @@ def run_study(path: str, preset: str, overrides: Sequence[str], console: Console
         for cell, record in zip(cells, outcomes, strict=True)
         if record["status"] == "finished"
     ]
+    cost = None if study.cost is None else measure_costs(study.cost, cells, storage, console, measure_cost)
     pairs = pairs_of(study)
     console.print(f"comparing {len(pairs)} pairs of arms, {study.num_resamples:,} resamples of users each", highlight=False)
     deterministic = {variant.name for variant in variants_of(study) if variant.deterministic}
@@ -79,6 +91,10 @@ def run_study(path: str, preset: str, overrides: Sequence[str], console: Console
             if record["status"] == "failed"
         ],
     }
+    if searched is not None:
+        result["failed"] = [*searched["failed"], *result["failed"]]
+    if cost is not None:
+        result |= {"cost": cost, "failed": [*result["failed"], *cost["failed"]]}
     output = Storage(chosen.output or directory)
     write_study_report(output, result)
     _say_how_it_ended(result, output, console)

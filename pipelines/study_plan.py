@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
+from pipelines.study_cost_plan import CostPlan
 from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
@@ -74,6 +75,8 @@ class Study(Section):
     unit: Literal["user"] = "user"
     """What the bootstrap draws: rows of one unit are not independent."""
     num_resamples: PositiveInt = 1000
+    cost: CostPlan | None = None
+    """Measures what training and scoring cost, after the runs; null measures nothing."""
     work_dir: str | None = None
     """Where the runs go, on any file system; null: runs/studies/<name>."""
 

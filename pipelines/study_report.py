@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.study_cost_report import cost_chart, cost_markdown, cost_note, cost_table, cost_titles
+from pipelines.study_search_report import search_markdown, search_note, search_table
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.figures import BAD, FIRST, GOOD, MUTED, figure, svg
@@ -48,12 +50,11 @@ def markdown(result: Result) -> str:
             for row in pairs
         ]
     if result["search"]:
-        lines += ["", search_note(result["search"]), "", *_rows(["Arm", "Trial", "Validation"])]
-        lines += [
-            _line([name, trial["text"], f"**{trial['value']}**" if trial["chosen"] else trial["value"]])
-            for name, trials in search_table(result["search"])
-            for trial in trials
-        ]
+        titles, *rows = search_markdown(result["search"])
+        lines += ["", search_note(result["search"]), "", *_rows(titles), *(_line(row) for row in rows)]
+    if "cost" in result:
+        titles, *rows = cost_markdown(result, _order(result))
+        lines += ["", cost_note(result), "", *_rows(titles), *(_line(row) for row in rows)]
     lines += ["", *(f"- Not compared: {pair['a']} and {pair['b']} ({pair['reason']})." for pair in result["not_compared"])]
     lines += [f"- Failed: {failure['cell']}." for failure in result["failed"]]
     return "\n".join(lines).rstrip() + "\n"
@@ -95,28 +96,6 @@ def pair_table(result: Result) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def search_table(searched: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(arm, its trials as text), in the study's order."""
-    return [
-        (
-            name,
-            [
-                {"text": " ".join(trial["overrides"]) or "as it stands", "value": number(trial["value"]), "chosen": trial["chosen"]}
-                for trial in trials
-            ],
-        )
-        for name, trials in searched["arms"].items()
-    ]
-
-
-def search_note(searched: Mapping[str, Any]) -> str:
-    return (
-        f"Search: {searched['num_trials']} trials of every arm here, one run each with seed {searched['seed']}; the best "
-        f"{METRIC_TITLES[searched['metric']]} on the validation split (bold) is what the arm's seeds run. "
-        "The test split was not looked at."
-    )
-
-
 def _html(result: Result) -> str:
     return render(
         "study.html.j2",
@@ -129,8 +108,18 @@ def _html(result: Result) -> str:
         interval_note=_interval_note(result),
         search_note=search_note(result["search"]) if result["search"] else None,
         trials=search_table(result["search"]) if result["search"] else [],
+        cost=_cost(result) if "cost" in result else None,
         charts=[chart for metric in result["metrics"] for chart in _charts(result, metric)],
     )
+
+
+def _cost(result: Result) -> dict[str, Any]:
+    return {
+        "titles": cost_titles(result),
+        "rows": cost_table(result, _order(result)),
+        "note": cost_note(result),
+        "chart": cost_chart(result),
+    }
 
 
 def _summary(result: Result) -> str:

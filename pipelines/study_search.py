@@ -15,10 +15,11 @@ def search(study: Study, trials: Mapping[str, Sequence[Cell]], runner: CellRunne
     Returns:
         metric, seed, num_trials (of each arm, the arm as it stands included) and arms: name -> a list with a trial's
         ``overrides``, ``value`` (None where it failed or was undefined), ``chosen`` (one of them, the arm as it stands if every
-        trial failed).
+        trial failed); failed: cell and error of each trial that did.
     """
     cells = [cell for arm in trials.values() for cell in arm]
-    values = dict(zip((cell.name for cell in cells), (_value(record, study.search.metric) for record in runner.run(cells)), strict=True))
+    records = runner.run(cells)
+    values = {cell.name: _value(record, study.search.metric) for cell, record in zip(cells, records, strict=True)}
     arms = {}
     for name, own in trials.items():
         scores = [values[cell.name] for cell in own]
@@ -32,6 +33,11 @@ def search(study: Study, trials: Mapping[str, Sequence[Cell]], runner: CellRunne
         "seed": study.search.seed,
         "num_trials": max(len(own) for own in trials.values()),
         "arms": arms,
+        "failed": [
+            {"cell": cell.name, "error": record["error"]}
+            for cell, record in zip(cells, records, strict=True)
+            if record["status"] == "failed"
+        ],
     }
 
 

@@ -23,7 +23,6 @@ rows = st.lists(
 ).map(lambda drawn: tuple(np.array(column, dtype=np.float64) for column in zip(*drawn, strict=True)))
 
 # A shared machine stalls now and then; a slow example is no failure.
-unhurried = settings(deadline=None)
 
 
 def same(first: float, second: float, tolerance: float = 1e-12) -> bool:
@@ -96,7 +95,6 @@ def test_log_loss_of_an_amount_is_nan():
     assert math.isnan(logloss(np.array([0.5, 0.5]), np.array([1.0, 17.5])))
 
 
-@unhurried
 @given(rows)
 def test_auc_agrees_with_sklearn(drawn):
     prediction, label, _, weight = drawn
@@ -104,14 +102,12 @@ def test_auc_agrees_with_sklearn(drawn):
     assert same(auc(prediction, label, weight), expected)
 
 
-@unhurried
 @given(rows)
 def test_logloss_agrees_with_sklearn(drawn):
     prediction, label, _, weight = drawn
     assert same(logloss(prediction, label, weight), sklearn_log_loss(label, prediction, sample_weight=weight, labels=[0, 1]))
 
 
-@unhurried
 @given(rows)
 def test_gauc_agrees_with_a_loop_over_groups(drawn):
     prediction, label, group, weight = drawn
@@ -124,14 +120,12 @@ def test_gauc_agrees_with_a_loop_over_groups(drawn):
     assert same(gauc(prediction, label, group, weight), float(np.average(areas, weights=impressions)) if areas else math.nan)
 
 
-@unhurried
 @given(rows)
 def test_gauc_of_one_group_is_auc(drawn):
     prediction, label, group, weight = drawn
     assert same(gauc(prediction, label, np.zeros_like(group), weight), auc(prediction, label, weight))
 
 
-@unhurried
 @given(rows)
 def test_auc_sees_order_alone(drawn):
     prediction, label, _, weight = drawn
@@ -139,7 +133,6 @@ def test_auc_sees_order_alone(drawn):
     assert same(auc(1 - prediction, label, weight), 1 - auc(prediction, label, weight))
 
 
-@unhurried
 @given(rows, st.sampled_from([1, 2, 5, 16, 256]))
 def test_histogram_is_within_its_bound(drawn, num_bins):
     prediction, label, _, weight = drawn

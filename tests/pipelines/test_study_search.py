@@ -74,6 +74,7 @@ def test_a_second_call_runs_nothing_and_chooses_the_same(tmp_path: Path) -> None
 def test_a_trial_that_fails_is_not_chosen_and_an_arm_whose_trials_all_fail_stays_as_it_stands(tmp_path: Path) -> None:
     fails = {"din.trial1-seed0", *(f"single.trial{number}-seed0" for number in range(3))}
     result, printed = run(write(tmp_path), ValidatedTrain(fails=fails))
+    assert {failure["cell"] for failure in result["failed"]} >= fails
     assert [trial["value"] for trial in result["search"]["arms"]["din"]] == [0.5, None, 0.5]
     assert [trial["chosen"] for trial in result["search"]["arms"]["single"]] == [True, False, False]
     assert "single: as it stands is the best of 3 trials, valid auc no value" in printed
