@@ -30,7 +30,8 @@ def level_consistency(learner: Learner, batches: Iterable[Batch]) -> Consistency
 
     ``complete`` and ``median``: share of the focused scope's K2 events (its attention's top-K2 of the whole history, mean over
     heads) that are among the level's own top-K2. ``handed_on``: share of them among the K1 events that the complete scope leaves
-    to the others. ``complete_and_median``: overlap of those two levels' own top-K2. ``chance`` is what as many events drawn at random have: K / events, exactly.
+    to the others. ``complete_and_median``: overlap of those two levels' own top-K2. ``chance`` is what as many
+    events drawn at random have: K / events, exactly.
 
     Rows with no more events than are chosen have nothing to disagree about and are left out. A domain whose focused scope is not
     trained, or which has no level above it, has no entry.

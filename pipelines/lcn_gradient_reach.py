@@ -32,12 +32,13 @@ def gradient_reach(learner: Learner, batches: Iterable[Batch]) -> Reach:
     """Where the gradient of the click loss alone goes, as shares over all batches.
 
     ``events_share``: of the history events, those whose vector gets a gradient other than 0 from their own row's loss.
-    ``items_share``: of the items in a batch's histories, those whose row of the table gets one from any row; larger, since batches
-    repeat items. ``norm_share_outside_focus``: of the sum of the events' gradient norms, the part on events outside the focused scope, which
-    has none without the other levels' outputs (only where the model has that scope).
+    ``items_share``: of the items in a batch's histories, those whose row of the table gets one from any row; larger, since
+    batches repeat items. ``norm_share_outside_focus``: of the sum of the events' gradient norms, the part on events outside the
+    focused scope, which has none without the other levels' outputs (only where the model has that scope).
     """
     network, interest = network_of(learner), interest_of(learner)
-    ways: dict[str, tuple[str, ...]] = {"all": interest.model.outputs} | {level: (level,) for level in interest.model.outputs}
+    ways: dict[str, tuple[str, ...]] = {"all": interest.model.outputs}
+    ways.update((level, (level,)) for level in interest.model.outputs)
     sums: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(6, dtype=torch.float64))
     learner.network.eval()
     for batch in batches:

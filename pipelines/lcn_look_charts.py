@@ -18,7 +18,7 @@ _CATEGORY_COLOURS = ("#4e79a7", "#e15759", "#59a14f", "#f28e2b", "#b07aa1", "#2f
 """Tableau's, of a lightness that stands out from a white page and from a black one; the same in both themes."""
 _MARKERS = {False: "o", True: "^"}
 """of the source, of the target"""
-_SPACES = {"before": "Before the projection", "after": "After it"}
+_SPACES = {"before": "Before the projection", "after": "After the projection"}
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ def bars(drawn: Sequence[Bar], name: str, description: str) -> Markup:
     return svg(made, name, description)
 
 
-def maps_of(found: ItemMap, name: str, run: str) -> list[dict[str, Any]]:
+def maps_of(found: ItemMap, name: str, tag: str) -> list[dict[str, Any]]:
     """title, caption, svg: before and after, by domain; and by category where items have one."""
-    kinds = ["domain"] if found.category is None else ["domain", "category"]
+    kinds = ["domain"] if found.category is None else ["domain", found.category_title]
     charts = []
     for kind in kinds:
         for space, title in _SPACES.items():
             colours = _domain_colours(found) if kind == "domain" else _category_colours(found)
-            heading = f"{run}: {title[0].lower()}{title[1:]}" if run else title
+            heading = tag + title
             caption = f"Coloured by {kind}."
             drawn = svg(_scatter(found, space, colours), f"{name}-{kind}-{space}", f"Map of items. {heading}. {caption}")
             charts.append({"title": heading, "caption": caption, "svg": drawn})
@@ -75,7 +75,7 @@ def legend_of(found: ItemMap, source: str) -> dict[str, list[dict[str, str]]]:
     if found.category is not None:
         shown = _shown_categories(found.category)
         names = [{"colour": colour, "sign": "\u25a0", "name": found.category_names.get(code, str(code))} for code, colour in shown.items()]
-        legend["category"] = [*names, {"colour": "var(--muted)", "sign": "\u25a0", "name": "other"}]
+        legend[found.category_title] = [*names, {"colour": "var(--muted)", "sign": "\u25a0", "name": "other"}]
     return legend
 
 
@@ -90,9 +90,7 @@ def _scatter(found: ItemMap, space: str, colours: npt.NDArray[np.str_]) -> Any:
             chosen = block[found.is_target[block] == is_target]
             for colour in np.unique(colours[chosen]):
                 points = places[chosen[colours[chosen] == colour]]
-                axes.plot(
-                    points[:, 0], points[:, 1], marker, color=colour, markersize=3.2, markeredgewidth=0, linestyle="none", alpha=0.75
-                )
+                axes.plot(points[:, 0], points[:, 1], marker, color=colour, markersize=3.2, markeredgewidth=0, linestyle="none", alpha=0.75)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(True)

@@ -14,6 +14,8 @@ from raytrain.training.report import number, render
 Numbers = Mapping[str, Any]
 Table = dict[str, Any]
 
+_COLOURS = (FIRST, SECOND)
+"""Of the runs"""
 _RANKINGS = {"after": "after the projection", "after_with_popularity": "after, times popularity", "before": "before, table rows"}
 _BASELINES = {"popularity": "by popularity", "random": "at random", "best": "best possible"}
 _RECALLS = ("beyond_chance@10", "beyond_chance@50", "co_liked@10", "co_liked@50")
@@ -34,7 +36,12 @@ _COMPARED = {
     "handed_on": "complete scope's top {k1}",
     "complete_and_median": "complete against median, top {k2}",
 }
-_OUTPUTS = {"all": "all outputs", "complete": "complete scope's alone", "median": "median scope's alone", "focused": "focused scope's alone"}
+_OUTPUTS = {
+    "all": "all outputs",
+    "complete": "complete scope's alone",
+    "median": "median scope's alone",
+    "focused": "focused scope's alone",
+}
 
 
 def write_look(storage: Storage, found: Sequence[Numbers], maps: Sequence[Mapping[str, ItemMap]], command: str) -> None:
@@ -48,6 +55,11 @@ def write_look(storage: Storage, found: Sequence[Numbers], maps: Sequence[Mappin
     storage.write_text("look.html", page(found, maps, command))
 
 
+def tags_of(found: Sequence[Numbers]) -> list[str]:
+    """A short name for each run, where there are several: "A: ", "B: "."""
+    return [f"{chr(ord('A') + index)}: " for index in range(len(found))] if len(found) > 1 else [""]
+
+
 def page(found: Sequence[Numbers], maps: Sequence[Mapping[str, ItemMap]], command: str) -> str:
     """look.html as text."""
     first = found[0]
@@ -56,7 +68,7 @@ def page(found: Sequence[Numbers], maps: Sequence[Mapping[str, ItemMap]], comman
         "look.html.j2",
         title=" beside ".join(one["run"] for one in found),
         dataset=first["dataset"],
-        summary=[_summary(one) for one in found],
+        summary=[tag + _summary(one) for tag, one in zip(tags_of(found), found, strict=True)],
         runs=_runs(found),
         domains=[_domain(source, index, found, maps) for index, source in enumerate(sources)],
         consistency=_consistency(found),
@@ -74,26 +86,29 @@ def _summary(one: Numbers) -> str:
         recall = {name: aligned["recall"][name]["beyond_chance@50"] for name in ("after", "before", "popularity", "random")}
         if not math.isnan(recall["after"]):
             parts.append(
-                f"Of the target's items that go with an item of {source} beyond chance, the 50 nearest hold {recall['after']:.1%} after the "
-                f"projection and {recall['before']:.1%} before it ({recall['popularity']:.1%} by popularity, {recall['random']:.1%} at random)."
+                f"Of the target's items that go with an item of {source} beyond chance, the 50 nearest hold {recall['after']:.1%} after "
+                f"the projection and {recall['before']:.1%} before it; {recall['popularity']:.1%} by popularity, "
+                f"{recall['random']:.1%} at random."
             )
-    for domain, reach in one["gradient_reach"].items():
-        if "focused" in reach and len(reach) > 2:
-            parts.append(
-                f"The click's gradient reaches {reach['all']['events_share']:.1%} of the {domain} history's events, "
-                f"{reach['focused']['events_share']:.1%} through the focused scope's output alone."
-            )
+    reach = {domain: ways for domain, ways in one["gradient_reach"].items() if "focused" in ways}
+    if reach:
+        every = ", ".join(f"{ways['all']['events_share']:.1%}" for ways in reach.values())
+        focused = ", ".join(f"{ways['focused']['events_share']:.1%}" for ways in reach.values())
+        parts.append(
+            f"The click's gradient reaches {every} of the events of a history ({', '.join(reach)}), {focused} through the focused scope's "
+            "output alone."
+        )
     return " ".join(parts)
 
 
 def _runs(found: Sequence[Numbers]) -> Table:
     rows = []
-    for one in found:
+    for tag, one in zip(tags_of(found), found, strict=True):
         model = one["model"]
         contrast = model["contrast"]
         rows.append(
             [
-                one["run"],
+                tag + one["run"],
                 str(one["seed"]),
                 ", ".join(model["outputs"]),
                 f"{model['median_events']}, {model['focused_events']}",
@@ -107,22 +122,24 @@ def _runs(found: Sequence[Numbers]) -> Table:
 
 def _domain(source: str, index: int, found: Sequence[Numbers], maps: Sequence[Mapping[str, ItemMap]]) -> dict[str, Any]:
     """Everything between one source and the target."""
-    shown = [one for one in found if source in one["alignment"]]
-    several, first = len(found) > 1, shown[0]["alignment"][source]
-    rankings: list[tuple[str, str, Mapping[str, float], bool]] = []
-    for one in shown:
-        recall = one["alignment"][source]["recall"]
-        run = f"{one['run']}: " if several else ""
-        rankings += [(run + title, FIRST, recall[name], True) for name, title in _RANKINGS.items() if name in recall]
-    rankings += [(title, MUTED, first["recall"][name], False) for name, title in _BASELINES.items()]
+    shown = [(tag, one["alignment"][source]) for tag, one in zip(tags_of(found), found, strict=True) if source in one["alignment"]]
+    first = shown[0][1]
+    rankings: list[tuple[str, str, Mapping[str, float]]] = []
+    for position, (tag, aligned) in enumerate(shown):
+        recall, colour = aligned["recall"], _COLOURS[position % len(_COLOURS)]
+        rankings += [(tag + title, colour, recall[name]) for name, title in _RANKINGS.items() if name in recall]
+    rankings += [(title, MUTED, first["recall"][name]) for name, title in _BASELINES.items()]
     charts = []
-    for metric, title in (("beyond_chance@50", "Partners beyond chance among the 50 nearest"), ("co_liked@50", "Co-liked items among them")):
-        drawn = [Bar(label, values[metric], colour) for label, colour, values, _ in rankings if label != _BASELINES["best"]]
+    for metric, title in (
+        ("beyond_chance@50", "Partners beyond chance among the 50 nearest"),
+        ("co_liked@50", "Co-liked items among the 50 nearest"),
+    ):
+        drawn = [Bar(label, values[metric], colour) for label, colour, values in rankings if label != _BASELINES["best"]]
         best = first["recall"]["best"][metric]
         caption = f"Mean over items of {source}; the best possible is {best:.1%}."
         charts.append({"title": title, "caption": caption, "svg": bars(drawn, f"recall-{index}-{metric[:2]}", f"{title}. {caption}")})
     spaces = [
-        [title, *(number(one["alignment"][source]["spaces"][space][name]) for one in shown for space in ("before", "after"))]
+        [title, *(number(aligned["spaces"][space][name]) for _, aligned in shown for space in ("before", "after"))]
         for name, title in _SPACES.items()
     ]
     return {
@@ -135,65 +152,66 @@ def _domain(source: str, index: int, found: Sequence[Numbers], maps: Sequence[Ma
         "charts": charts,
         "recall": {
             "columns": ["Ranking", "Beyond chance @10", "@50", "Co-liked @10", "@50"],
-            "rows": [[label, *(_percent(values[metric]) for metric in _RECALLS)] for label, _, values, _ in rankings],
+            "rows": [[label, *(_percent(values[metric]) for metric in _RECALLS)] for label, _, values in rankings],
         },
         "spaces": {
-            "columns": ["", *(f"{one['run']}: {space}" if several else space for one in shown for space in ("before", "after"))],
+            "columns": ["", *(tag + space for tag, _ in shown for space in ("before", "after"))],
             "rows": spaces,
         },
-        "legend": legend_of(maps[0][source], source),
+        "legend": legend_of(next(of_run[source] for of_run in maps if source in of_run), source),
         "maps": [
             chart
-            for number_of_run, (one, of_run) in enumerate(zip(found, maps, strict=True))
+            for position, (tag, of_run) in enumerate(zip(tags_of(found), maps, strict=True))
             if source in of_run
-            for chart in maps_of(of_run[source], f"map-{index}-{number_of_run}", one["run"] if several else "")
+            for chart in maps_of(of_run[source], f"map-{index}-{position}", tag)
         ],
     }
 
 
 def _consistency(found: Sequence[Numbers]) -> dict[str, Any] | None:
-    drawn, rows = [], []
-    several = len(found) > 1
-    for position, one in enumerate(found):
+    """A chart a history, and a table of all."""
+    drawn: dict[str, list[Bar]] = {}
+    rows = []
+    for position, (tag, one) in enumerate(zip(tags_of(found), found, strict=True)):
         sizes = {"k1": one["model"]["median_events"], "k2": one["model"]["focused_events"]}
         for domain, compared in one["level_consistency"].items():
             for name, title in _COMPARED.items():
                 if name in compared:
                     share, chance = compared[name]["share"], compared[name]["chance"]
-                    label = f"{domain}, {title.format(**sizes)}"
-                    run = [one["run"]] if several else []
-                    rows.append([*run, label, _percent(share), _percent(chance), _percent(compared[name]["rows_left_out_share"])])
-                    of_run = f"{one['run']}: " if several else ""
-                    drawn.append(Bar(of_run + label, share, (FIRST, SECOND)[position % 2], chance))
+                    label = title.format(**sizes)
+                    shares = (share, chance, compared[name]["rows_left_out_share"])
+                    rows.append([f"{tag}{domain}, {label}", *(_percent(value) for value in shares)])
+                    drawn.setdefault(domain, []).append(Bar(tag + label, share, _COLOURS[position % len(_COLOURS)], chance))
     if not rows:
         return None
-    title, caption = "Overlap of the levels", "Bars: share of the events. Mark: as many drawn at random."
+    caption = "Bars: overlap. Mark: as many events drawn at random."
     return {
-        "columns": [*(["Run"] if several else []), "History, choice", "Overlap", "At random", "Rows left out"],
+        "columns": ["History, choice", "Overlap", "At random", "Rows left out"],
         "rows": rows,
-        "chart": {"title": title, "caption": caption, "svg": bars(drawn, "consistency", f"{title}. {caption}")},
+        "charts": [
+            {"title": f"History of {domain}", "caption": caption, "svg": bars(of_domain, f"consistency-{index}", f"{domain}. {caption}")}
+            for index, (domain, of_domain) in enumerate(drawn.items())
+        ],
     }
 
 
 def _reach(found: Sequence[Numbers]) -> Table:
-    several, rows = len(found) > 1, []
-    for one in found:
+    rows = []
+    for tag, one in zip(tags_of(found), found, strict=True):
         for domain, ways in one["gradient_reach"].items():
             for name, title in _OUTPUTS.items():
                 if name in ways:
-                    run = [one["run"]] if several else []
                     outside = ways[name].get("norm_share_outside_focus", math.nan)
                     shares = (ways[name]["events_share"], ways[name]["items_share"], outside)
-                    rows.append([*run, f"{domain}, {title}", *(_percent(share) for share in shares)])
-    columns = ["History, outputs", "Events reached", "Items reached", "Gradient outside the focus"]
-    return {"columns": [*(["Run"] if several else []), *columns], "rows": rows}
+                    rows.append([f"{tag}{domain}, {title}", *(_percent(share) for share in shares)])
+    return {"columns": ["History, outputs", "Events reached", "Items reached", "Gradient outside the focus"], "rows": rows}
 
 
 def _planted(found: Sequence[Numbers]) -> Table | None:
     ways = list(dict.fromkeys(way for one in found for recall in (one["planted_recall"] or {}).values() for way in recall))
     rows = [
-        [f"{one['run']}, {domain}" if len(found) > 1 else domain, *(number(recall.get(way), 3) for way in ways)]
-        for one in found
+        [tag + domain, *(number(recall.get(way), 3) for way in ways)]
+        for tag, one in zip(tags_of(found), found, strict=True)
         for domain, recall in (one["planted_recall"] or {}).items()
     ]
     return {"columns": ["History", *ways], "rows": rows} if rows else None

@@ -4,7 +4,7 @@ Shapes: N items shown, E size of a vector.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from pipelines.lcn_alignment import DomainVectors
-from pipelines.lcn_partners import Ints, Likes, Partners, popular
+from pipelines.lcn_partners import Ints, ItemCategory, Likes, Partners, popular
 
 _SEED = 0
 
@@ -26,18 +26,18 @@ class ItemMap:
     """space (``before``, ``after``) -> [N, 2]"""
     is_target: npt.NDArray[np.bool_]
     """[N]; an item of both domains is shown once in each"""
-    category: Ints | None
+    category: Ints | None = None
     """int64 [N], 0 for none"""
-    category_names: dict[int, str]
+    category_names: dict[int, str] = field(default_factory=dict)
+    category_title: str = ""
+    """What the categories are"""
 
 
-def item_map(
-    vectors: Mapping[str, DomainVectors], found: Partners, max_items: int, category: tuple[Ints, dict[int, str]] | None = None
-) -> ItemMap:
+def item_map(vectors: Mapping[str, DomainVectors], found: Partners, max_items: int, category: ItemCategory | None = None) -> ItemMap:
     """The ``max_items`` / 2 items of each domain that training saw liked most often.
 
     Args:
-        category: of every item id, and the categories' names.
+        category: of every item of the table, to colour by.
     """
     shown = [popular(domain, max_items // 2) for domain in (found.source, found.target)]
     chosen = [_index(domain, part) for domain, part in zip((found.source, found.target), shown, strict=True)]
@@ -45,8 +45,8 @@ def item_map(
     is_target = np.repeat([False, True], [len(part.items) for part in shown])
     ids = np.concatenate([part.items for part in shown])
     if category is None:
-        return ItemMap(places, is_target, None, {})
-    return ItemMap(places, is_target, category[0][ids], category[1])
+        return ItemMap(places, is_target)
+    return ItemMap(places, is_target, category.of_item[ids], category.names, category.title)
 
 
 def plane(vectors: Tensor) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.lcn_run import LcnRun
-from raytrain.data.contract import Contract
+from raytrain.data.prepare.output import VOCABULARIES
 from raytrain.storage import Storage
 
 Ints = npt.NDArray[np.int64]
@@ -125,12 +125,18 @@ def partners(source: Likes, target: Likes) -> Partners:
     return Partners(source, target, shared, beyond, is_same, len(users))
 
 
-def item_slice(run: LcnRun, num_rows: int) -> tuple[Ints, dict[int, str]] | None:
-    """Each item's value of the contract's slice column and the values' names; None where that is no id of the items.
+@dataclass(frozen=True)
+class ItemCategory:
+    """A value that every item has one of."""
 
-    Returns:
-        int64 [num_rows], 0 for an item without samples; names by id, from the vocabulary where there is one.
-    """
+    of_item: Ints
+    """int64 [rows of the item table], 0 for an item without samples"""
+    names: dict[int, str]
+    title: str
+
+
+def item_slice(run: LcnRun, num_rows: int) -> ItemCategory | None:
+    """The contract's slice column where it is an id of the items (an hour or a country is of the row); else None."""
     contract = run.contract
     feature = next((one for one in contract.features if one.name == contract.slice and one.kind == "id"), None)
     if feature is None or feature.table is None:
@@ -143,16 +149,16 @@ def item_slice(run: LcnRun, num_rows: int) -> tuple[Ints, dict[int, str]] | None
             item, value = _column(rows, contract.item), _column(rows, feature.name)
             np.maximum.at(highest, item, value)
             np.minimum.at(lowest, item, value)
-    # An hour or a country is of the row, not of its item.
     if (lowest[highest > 0] != highest[highest > 0]).any():
         return None
-    return highest, _names(run, feature.table, contract)
+    return ItemCategory(highest, _names(run, feature.table), feature.name)
 
 
-def _names(run: LcnRun, table: str, contract: Contract) -> dict[int, str]:
-    storage, file = Storage(run.job.data.path), f"vocabularies/{table}.parquet"
+def _names(run: LcnRun, table: str) -> dict[int, str]:
+    """What the ids stand for; empty without a vocabulary."""
+    storage, file = Storage(run.job.data.path), f"{VOCABULARIES}/{table}.parquet"
     if not storage.exists(file):
-        return {code: f"{contract.slice} {code}" for code in range(1, contract.tables[table].num_rows)}
+        return {}
     vocabulary = pq.read_table(storage.path(file), filesystem=storage.filesystem).to_pydict()
     return {int(code): str(value) for code, value in zip(vocabulary["id"], vocabulary["value"], strict=True)}
 

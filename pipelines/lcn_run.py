@@ -3,6 +3,7 @@
 Shapes: B rows, L events, D embedding size.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -78,12 +79,15 @@ def open_lcn(run: str) -> LcnRun:
     opened = open_run(run)
     if not isinstance(opened.job.model, LcnModel):
         raise RunError(f"The run has to be of LCN. Received: model.name={opened.job.model.name} in {run}. Name a run of lcn.")
-    # Local tables load what sharded ones saved, lie whole in this process and need no FBGEMM.
+    # Local tables load what sharded ones saved, and need neither FBGEMM nor a process group.
     tables = opened.job.tables.model_copy(update={"backend": "local"})
     job = opened.job.model_copy(update={"tables": tables})
-    learner = build_learner(job, opened.contract, World.alone())
+    learner = build_learner(job, opened.contract, World())
     best = Storage(opened.storage.join(f"{CHECKPOINTS}/{read_result(run)['best_checkpoint']}"))
-    load_weights(best, learner.tables, learner.network)
+    with warnings.catch_warnings():
+        # DCP would have users know that one process reads alone.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        load_weights(best, learner.tables, learner.network)
     learner.network.eval()
     return LcnRun(opened.storage, job, opened.contract, learner)
 
