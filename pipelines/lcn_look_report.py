@@ -92,11 +92,10 @@ def _summary(one: Numbers) -> str:
             )
     reach = {domain: ways for domain, ways in one["gradient_reach"].items() if "focused" in ways}
     if reach:
-        every = ", ".join(f"{ways['all']['events_share']:.1%}" for ways in reach.values())
-        focused = ", ".join(f"{ways['focused']['events_share']:.1%}" for ways in reach.values())
+        shares = [f"{domain} {ways['all']['events_share']:.1%} ({ways['focused']['events_share']:.1%})" for domain, ways in reach.items()]
         parts.append(
-            f"The click's gradient reaches {every} of the events of a history ({', '.join(reach)}), {focused} through the focused scope's "
-            "output alone."
+            "Events of a history that the click's gradient reaches, and in brackets through the focused scope's output alone: "
+            f"{', '.join(shares)}."
         )
     return " ".join(parts)
 
