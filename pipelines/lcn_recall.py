@@ -8,7 +8,6 @@ Shapes: B rows, L events, K events a level keeps.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import islice
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,21 +15,13 @@ import torch
 import typer
 from torch import Tensor
 
+from pipelines.lcn_run import LcnRun, look_at, network_of, open_lcn
 from raytrain.data.batch import Batch
-from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.planted import TRUTH_FILE
-from raytrain.models.declared import declared_histories
 from raytrain.models.layers.history_view import HistoryView
-from raytrain.models.layers.sequence_network import SequenceNetwork, view_of
-from raytrain.models.lcn.network import LcnInterest
 from raytrain.models.lcn.pyramid import Levels
-from raytrain.run import open_run, read_result
 from raytrain.storage import Storage
-from raytrain.training.checkpoint import load_weights
-from raytrain.training.commit import CHECKPOINTS
-from raytrain.training.loop import Learner, build_learner
-from raytrain.training.parallel import World, unwrapped
-from raytrain.training.specs import scoring_spec
+from raytrain.training.loop import Learner
 
 Recall = dict[str, dict[str, float]]
 """domain -> level, or way to choose as many events as the focused level keeps -> recall"""
@@ -52,19 +43,15 @@ def recall_of_run(run: str, num_batches: int = 8) -> Recall:
     """Recall of a finished run's best checkpoint on the first batches of its validation split.
 
     Raises:
-        RunError: there is no run, or it did not finish.
+        RunError: there is no run, it did not finish, or its model is not LCN.
     """
-    opened = open_run(run)
-    job, contract = opened.job, opened.contract
-    learner = build_learner(job, contract, World.alone())
-    best = Storage(opened.storage.join(f"{CHECKPOINTS}/{read_result(run)['best_checkpoint']}"))
-    load_weights(best, learner.tables, learner.network)
-    spec = scoring_spec(job, contract, contract.target, "valid", declared_histories(job, contract))
-    item = next(feature for feature in contract.features if feature.name == contract.item)
-    table = contract.table_of(item)
-    assert item.table is not None
-    batches = islice(local_micro_batches(spec), num_batches)
-    return level_recall(learner, batches, topics_of(job.data.path, item.table, table.num_rows))
+    return planted_recall(open_lcn(run), num_batches)
+
+
+def planted_recall(run: LcnRun, num_batches: int) -> Recall:
+    """The same of a run that is open."""
+    topics = topics_of(run.job.data.path, run.item_table, run.contract.tables[run.item_table].num_rows)
+    return level_recall(run.learner, run.batches("valid", num_batches), topics)
 
 
 @torch.no_grad()
@@ -74,36 +61,24 @@ def level_recall(learner: Learner, batches: Iterable[Batch], topics: Tensor, cou
     Args:
         topics: int64, of every item id. count_same_item: whether events of the candidate itself, which equal ids find, count.
     """
-    network = unwrapped(learner.network)
-    assert isinstance(network, SequenceNetwork)
-    assert isinstance(network.interests, LcnInterest)
+    network = network_of(learner)
     found: dict[tuple[str, str], float] = defaultdict(float)
     num_relevant: dict[str, float] = defaultdict(float)
     network.eval()
     for batch in batches:
-        levels, views = levels_of(network, learner, batch)
+        looked = look_at(learner, batch)
         item = batch.ids[network.item]
-        for name, level in levels.items():
-            relevant = _relevant(views[name], item, topics, count_same_item) & (batch.weight > 0)[:, None]
+        for name, level in looked.levels.items():
+            view = looked.views[name]
+            relevant = _relevant(view, item, topics, count_same_item) & (batch.weight > 0)[:, None]
             num_relevant[name] += float(relevant.sum())
-            for way, index in _ways(level, views[name]).items():
-                kept = views[name].mask.gather(1, index)
+            for way, index in _ways(level, view).items():
+                kept = view.mask.gather(1, index)
                 found[name, way] += float((relevant.gather(1, index) & kept).sum())
     recall: Recall = defaultdict(dict)
     for (name, way), number in found.items():
         recall[name][way] = number / max(num_relevant[name], 1.0)
     return dict(recall)
-
-
-def levels_of(network: SequenceNetwork, learner: Learner, batch: Batch) -> tuple[dict[str, Levels], dict[str, HistoryView]]:
-    """What every pyramid chose for a batch, and the histories it chose from."""
-    interest = network.interests
-    assert isinstance(interest, LcnInterest)
-    embedded = learner.tables(batch)
-    query = network.features.vectors(embedded, batch)[network.item]
-    views = {name: view_of(embedded, table, batch, name) for name, table in network.history_table.items()}
-    aligned = {name: interest.align(name, view.rows) for name, view in views.items()}
-    return interest.levels(query, views, interest.align(interest.target, query), aligned), views
 
 
 def _relevant(view: HistoryView, item: Tensor, topics: Tensor, count_same_item: bool) -> Tensor:
