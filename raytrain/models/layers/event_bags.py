@@ -27,20 +27,22 @@ class EventBags:
         self._unique_begins: Tensor | None = None
 
     @cached_property
-    def mask(self) -> Tensor | None:
-        """bool [B, L], true on events; None where no row has padding."""
-        length = self.inverse.shape[1]
-        full = bool((self.lengths == length).all())
-        return None if full else torch.arange(length, device=self.inverse.device) < self.lengths[:, None]
-
-    @cached_property
     def num_events(self) -> int:
         """N."""
         return int(self.lengths.sum())
 
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """int64 [N], places of the events among all B x L; None where no row has padding."""
+        if self.num_events == self.inverse.numel():
+            return None
+        mask = torch.arange(self.inverse.shape[1], device=self.inverse.device) < self.lengths[:, None]
+        return mask.reshape(-1).nonzero()[:, 0]
+
     def flat(self, values: Tensor) -> Tensor:
         """[B, L] -> [N], row after row."""
-        return values.reshape(-1) if self.mask is None else values[self.mask]
+        every = values.reshape(-1)
+        return every if self._kept is None else every.index_select(0, self._kept)
 
     @cached_property
     def places(self) -> Tensor:
