@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.prepare import load_prepare_config
-from pipelines.recipes.online_retail import OnlineRetailRecipe, as_of_time, rows_of
-from pipelines.recipes.online_retail_files import FILES, SHEET_COLUMNS, Lines, read_lines
-from pipelines.recipes.online_retail_samples import samples_at
+from pipelines.recipes.online_retail import HORIZON_DAYS, OnlineRetailRecipe, as_of_time, first_orders, rows_of
+from pipelines.recipes.online_retail_files import FILES, SHEET_COLUMNS, read_lines
+from pipelines.recipes.purchases import Lines, samples_at
 from raytrain.data.contract import PROBE, Amount
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.errors import DataError
@@ -46,7 +46,7 @@ def lines_of(*rows: tuple) -> Lines:
 
 def sample(lines: Lines, user: int = 1) -> dict:
     """The one row of ``user`` at T, its dense features as they were before log1p."""
-    [row] = [row for row in samples_at(lines, T).to_pylist() if row["user"] == user]
+    [row] = [row for row in samples_at(lines, T, HORIZON_DAYS, first_orders).to_pylist() if row["user"] == user]
     return {
         name: round(float(np.expm1(value)), 3) if isinstance(value, float) and name != "label" else value for name, value in row.items()
     }
@@ -76,7 +76,7 @@ def test_a_row_by_hand():
         "item": "tea",
         "time": T,
         "label": 9.0,
-        "country": "France",
+        "place": "France",
         "first_order": "GBP 100-200, 1-2 a line",
         "recency_days": 5.0,
         "tenure_days": 400.0,
@@ -123,7 +123,7 @@ def test_returns_are_netted_within_the_label_even_of_earlier_purchases():
 
 def test_who_has_bought_nothing_yet_is_no_sample():
     lines = lines_of(BOUGHT, (2, 0, "i5", "tea", 1, 5.0), (3, -DAY_S, "C6", "tea", -1, 5.0), (4, -1, "i7", "tea", 1, 5.0))
-    assert samples_at(lines, T)["user"].to_pylist() == [1, 4]
+    assert samples_at(lines, T, HORIZON_DAYS, first_orders)["user"].to_pylist() == [1, 4]
 
 
 @pytest.fixture(scope="module")

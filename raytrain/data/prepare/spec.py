@@ -203,12 +203,12 @@ class EventSpec(Section):
             if twice:
                 raise ValueError(f"Names under {what} have to differ. Received: {', '.join(twice)} twice. Rename one.")
         columns = {feature.name for feature in self.encoded_features}
-        for name, domain in self.domains.items():
+        for source, domain in self.domains.items():
             for feature in domain.absent:
                 if domain.role == "target" or feature not in columns:
                     raise ValueError(
                         "absent has to list features that the target has and a source has not. "
-                        f"Received: domains.{name}.absent={feature}. Choose of: {', '.join(sorted(columns))}, under a source."
+                        f"Received: domains.{source}.absent={feature}. Choose of: {', '.join(sorted(columns))}, under a source."
                     )
         ids = {USER, ITEM, *(f.name for f in self.features if f.kind == "id")}
         lists = {f.name for f in self.features if f.kind == "multi"}
