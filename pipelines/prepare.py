@@ -11,8 +11,10 @@ from typing import Annotated, Self
 import typer
 from pydantic import Field, PositiveInt, model_validator
 
+from pipelines.recipes.complete_journey import CompleteJourneyRecipe
 from pipelines.recipes.kuairand import KuaiRandRecipe
 from pipelines.recipes.movielens import MovieLensRecipe
+from pipelines.recipes.online_retail import OnlineRetailRecipe
 from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.planted import PlantedRecipe
 from pipelines.recipes.planted_figures import FIGURES_FILE, measure
@@ -27,7 +29,10 @@ from raytrain.data.synthetic import generate
 from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
-RecipeSection = Annotated[KuaiRandRecipe | MovieLensRecipe | ParquetRecipe | PlantedRecipe | SyntheticRecipe, Field(discriminator="name")]
+RecipeSection = Annotated[
+    CompleteJourneyRecipe | KuaiRandRecipe | MovieLensRecipe | OnlineRetailRecipe | ParquetRecipe | PlantedRecipe | SyntheticRecipe,
+    Field(discriminator="name"),
+]
 
 NUM_BUCKETS = 8
 
@@ -49,6 +54,9 @@ class PrepareConfig(Section):
     num_cpus: PositiveInt | None = None
     """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic and planted rows need no Ray:
     threads."""
+    probe_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target's users, chosen by a hash of their id, whose training rows become the split ``probe``: rows on which a model
+    measures what source rows are worth. 0: none."""
     as_of: AsOfOptions | None = None
     """Smoothed means and residuals of users, items and features over each row's strict past, as dense features that every
     network reads; null: none. The plain baselines build such columns themselves."""
@@ -58,6 +66,11 @@ class PrepareConfig(Section):
         if self.as_of is not None and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
             raise ValueError(
                 "Synthetic and planted rows are streamed, as-of features need them in memory. Received: as_of. Set as_of=null."
+            )
+        if self.probe_share and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
+            raise ValueError(
+                f"Only recipes of events cut a probe split. Received: probe_share={self.probe_share}, recipe.name={self.recipe.name}. "
+                "Set it to 0."
             )
         return self
 
@@ -92,5 +105,5 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
     if config.recipe.notice is not None:
         say(config.recipe.notice)
     layout = Layout(config.row_group_rows, config.row_group_events)
-    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of)
+    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of, config.probe_share)
     return prepare_events(config.recipe.stage, config.output, options, say)

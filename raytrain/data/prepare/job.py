@@ -11,17 +11,19 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from raytrain.data.contract import SPLITS, Contract, save_contract
+from raytrain.data.contract import PROBE, Contract, save_contract
 from raytrain.data.prepare.as_of import AsOfOptions, add_as_of, check_as_of
 from raytrain.data.prepare.blocks import BlockRef, map_blocks
 from raytrain.data.prepare.check import EventFiles, check_events
 from raytrain.data.prepare.encode import BlockParts, encode_block
+from raytrain.data.prepare.events import add_absent
 from raytrain.data.prepare.output import SCRATCH, SUMMARY_FILE, claim, clear, delete_directory, keep_apart, make_directory, write_vocabulary
 from raytrain.data.prepare.result import EncodedDomain, build_contract, dropped_rows, summary
 from raytrain.data.prepare.scan import Cut, Scan, scan_block
 from raytrain.data.prepare.session import Progress, ray_session
 from raytrain.data.prepare.spec import EventSpec
-from raytrain.data.prepare.write import Bucket, Layout, history_path, sample_path, write_bucket
+from raytrain.data.prepare.write import Bucket, Layout, history_path, sample_path, splits_of, write_bucket
+from raytrain.errors import DataError
 from raytrain.storage import Storage
 
 
@@ -34,6 +36,8 @@ class PrepareOptions:
     """Of the Ray started here; null takes the machine's. A Ray that runs already is used as it is."""
     as_of: AsOfOptions | None = None
     """Adds the as-of columns as dense features; null adds none."""
+    probe_share: float = 0.0
+    """Share of the target's users whose training rows become the split ``probe``."""
 
 
 def prepare_events(stage: Callable[[Storage], EventSpec], output: str, options: PrepareOptions, say: Callable[[str], None]) -> Contract:
@@ -87,7 +91,8 @@ def _prepare(
 
     buckets = _write_domains(spec, cut, encoded, storage, scratch, options)
     contract = build_contract(spec, table_rows, encoded, buckets, options.num_buckets)
-    written = (" ".join(f"{split} {domain.splits[split].num_rows:,}" for split in SPLITS) for domain in contract.domains.values())
+    _check_probe(contract, options.probe_share)
+    written = (" ".join(f"{name} {split.num_rows:,}" for name, split in domain.splits.items()) for domain in contract.domains.values())
     progress.done("wrote: " + ", ".join(f"{name} {rows}" for name, rows in zip(contract.domains, written, strict=True)))
     if options.as_of is not None:
         contract = add_as_of(contract, storage, options.as_of)
@@ -98,10 +103,20 @@ def _prepare(
     return contract
 
 
+def _check_probe(contract: Contract, probe_share: float) -> None:
+    """Raises DataError: no training row was left to the probe split, or to training, or none of either is positive."""
+    splits = contract.domains[contract.target].splits
+    if PROBE in splits and not all(splits[name].num_positives for name in ("train", PROBE)):
+        counts = ", ".join(f"{name}={splits[name].num_rows} rows, {splits[name].num_positives} positive" for name in ("train", PROBE))
+        raise DataError(f"Training and {PROBE} have to have positive rows. Received: {counts}, by probe_share={probe_share}. Change it.")
+
+
 def _scan(spec: EventSpec, files: dict[str, EventFiles]) -> Scan:
     columns = {*_key_columns(spec), *(column for columns in spec.vocabularies().values() for column in columns)}
+    if spec.label.currency_column is not None:
+        columns.add(spec.label.currency_column)
     scan = Scan(spec)
-    for domain, block in map_blocks(_blocks(files), columns, lambda _, block: scan_block(block, spec)):
+    for domain, block in map_blocks(_blocks(files), columns, lambda domain, block: scan_block(add_absent(block, spec, domain), spec)):
         scan.add(domain, block)
     return scan
 
@@ -121,7 +136,7 @@ def _encode(
     shared: Any = ray.put(vocabularies)
 
     def encode(domain: str, block: pa.Table) -> BlockParts:
-        return encode_block(block, spec, ray.get(shared), num_buckets, scratch, _partials(domain))
+        return encode_block(add_absent(block, spec, domain), spec, ray.get(shared), num_buckets, scratch, _partials(domain))
 
     encoded = {domain: EncodedDomain.empty(table_rows) for domain in files}
     for domain, part in map_blocks(_blocks(files), columns, encode):
@@ -146,15 +161,16 @@ def _blocks(files: dict[str, EventFiles]) -> list[BlockRef]:
 def _write_domains(
     spec: EventSpec, cut: Cut | None, encoded: dict[str, EncodedDomain], storage: Storage, scratch: Storage, options: PrepareOptions
 ) -> dict[str, list[Bucket]]:
-    write = ray.remote(num_cpus=1)(write_bucket)
+    # Ray's own types stop at ten arguments.
+    write: Any = ray.remote(num_cpus=1)(write_bucket)
     shared_spec = ray.put(spec)
     running = {}
     for domain, parts in encoded.items():
-        for folder in (history_path(domain), *(sample_path(domain, split) for split in SPLITS)):
+        for folder in (history_path(domain), *(sample_path(domain, split) for split in splits_of(domain, spec, options.probe_share))):
             make_directory(storage, folder)
         partial_files = ray.put(sorted(parts.files))
         running[domain] = [
-            write.remote(domain, bucket, partial_files, shared_spec, cut, options.layout, scratch, storage)
+            write.remote(domain, bucket, partial_files, shared_spec, cut, options.layout, scratch, storage, options.probe_share)
             for bucket in range(options.num_buckets)
         ]
     return {domain: ray.get(tasks) for domain, tasks in running.items()}
