@@ -49,6 +49,9 @@ class PrepareConfig(Section):
     num_cpus: PositiveInt | None = None
     """Of the local Ray; null takes the machine's. Without effect where a Ray runs already. Synthetic and planted rows need no Ray:
     threads."""
+    probe_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target's users, chosen by a hash of their id, whose training rows become the split ``probe``: rows on which a model
+    measures what source rows are worth. 0: none."""
     as_of: AsOfOptions | None = None
     """Smoothed means and residuals of users, items and features over each row's strict past, as dense features that every
     network reads; null: none. The plain baselines build such columns themselves."""
@@ -58,6 +61,11 @@ class PrepareConfig(Section):
         if self.as_of is not None and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
             raise ValueError(
                 "Synthetic and planted rows are streamed, as-of features need them in memory. Received: as_of. Set as_of=null."
+            )
+        if self.probe_share and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
+            raise ValueError(
+                f"Only recipes of events cut a probe split. Received: probe_share={self.probe_share}, recipe.name={self.recipe.name}. "
+                "Set it to 0."
             )
         return self
 
@@ -92,5 +100,5 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
     if config.recipe.notice is not None:
         say(config.recipe.notice)
     layout = Layout(config.row_group_rows, config.row_group_events)
-    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of)
+    options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of, config.probe_share)
     return prepare_events(config.recipe.stage, config.output, options, say)

@@ -40,7 +40,7 @@ class Batch:
     """float32 [B], normalised"""
     histories: dict[str, Sequence]
     label: Tensor
-    """float32 [B]"""
+    """float32 [B]: 0 or 1, or an amount where the contract says so"""
     weight: Tensor
     """float32 [B]; 0 on padding and quarantined rows"""
     group: Tensor
@@ -50,6 +50,8 @@ class Batch:
     domain: Tensor
     """int64 [B]"""
     provenance: tuple[Provenance, ...] = ()
+    slice: Tensor | None = None
+    """int64 [B], the id that gain is kept by, where the model asks for it; 0 is unknown, or unseen in training"""
     total_weight: Tensor | None = None
     """float32 scalar, the weight of the global batch; set by the training step"""
 
@@ -78,4 +80,5 @@ class Batch:
             time=self.time.to(device),
             domain=self.domain.to(device),
             provenance=self.provenance,
+            slice=None if self.slice is None else self.slice.to(device),
         )

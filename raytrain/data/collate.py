@@ -26,6 +26,7 @@ class Collator:
     domain: str
     histories: tuple[str, ...]
     event_ages: bool = False
+    slices: bool = False
 
     def __call__(self, row: pa.Table) -> Batch:
         columns = unwrap(row)
@@ -59,7 +60,17 @@ class Collator:
                     status,
                 ),
             ),
+            slice=self._slices(columns) if self.slices else None,
         )
+
+    def _slices(self, columns: dict[str, pa.Array]) -> Tensor:
+        """int64 [b]; of a list the first value."""
+        assert self.contract.slice is not None
+        column = columns[self.contract.slice]
+        ids = _padded(column, _mask(_lengths(column)))[:, 0] if pa.types.is_list(column.type) else _tensor(column, np.int64)
+        if self.contract.unseen_slices:
+            ids[torch.isin(ids, torch.tensor(self.contract.unseen_slices))] = 0
+        return ids
 
     def _history(self, name: str, columns: dict[str, pa.Array]) -> Sequence:
         history = self.contract.domains[name].history
@@ -86,6 +97,7 @@ def join_domains(batches: list[Batch]) -> Batch:
         time=torch.cat([batch.time for batch in batches]),
         domain=torch.cat([batch.domain for batch in batches]),
         provenance=tuple(part for batch in batches for part in batch.provenance),
+        slice=torch.cat(slices) if len(slices := [batch.slice for batch in batches if batch.slice is not None]) == len(batches) else None,
     )
 
 

@@ -12,7 +12,7 @@ buckets). Bucket k of the samples and of every domain's histories holds the same
 from typing import Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from raytrain.errors import ConfigError, ContractError
 from raytrain.settings import Section, parse_yaml
@@ -20,6 +20,9 @@ from raytrain.storage import Storage
 
 CONTRACT_FILE = "contract.yaml"
 SPLITS = ("train", "valid", "test")
+"""What every domain with samples has."""
+PROBE = "probe"
+"""A fourth split that the target may have: rows held out of training on which the gain of source rows is measured."""
 
 FeatureKind = Literal["id", "multi", "dense"]
 
@@ -70,10 +73,19 @@ class History(Section):
     max_events: int
 
 
+class Amount(Section):
+    """Labels are money: finite, at least 0, what a user pays from the sample's time until ``horizon_days`` later."""
+
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    """ISO 4217, one for all domains; XXX for amounts without one."""
+    horizon_days: PositiveInt
+
+
 class Split(Section):
     path: str
     num_rows: int
     num_positives: int
+    """Rows with a label above 0."""
     min_time: int | None = None
     max_time: int | None = None
 
@@ -105,10 +117,15 @@ class Contract(Section):
     item: str = "item"
     time: str = "time"
     label: str = "label"
+    amount: Amount | None = None
+    """What the labels are; null for clicks, 0 or 1."""
     group: str = "user"
     """Column that GAUC groups by."""
     slice: str | None = None
-    """Column that gain is kept by."""
+    """Column that gain is kept by: an id feature, a multi feature (a row's first value is its slice), or an int32 column of its own
+    whose ids are of the table that bears its name."""
+    unseen_slices: tuple[int, ...] = ()
+    """Ids of ``slice`` without a training row in any domain; a batch gives them as 0, unknown."""
     tables: dict[str, Table]
     features: tuple[Feature, ...]
     domains: dict[str, Domain]
@@ -122,6 +139,14 @@ class Contract(Section):
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(name for name, domain in self.domains.items() if domain.role == "source")
+
+    @property
+    def num_slices(self) -> int:
+        """Rows of the id space of ``slice``, 0 (unknown) among them; 1 where nothing is sliced."""
+        return 1 if self.slice is None else self.tables[self._slice_table(self.slice)].num_rows
+
+    def _slice_table(self, column: str) -> str:
+        return next((feature.table for feature in self.features if feature.name == column and feature.table), column)
 
     def without_as_of(self) -> Self:
         """The same promise without the as-of features."""
@@ -181,8 +206,25 @@ def _problems(contract: Contract) -> list[str]:
             found.append(f"Feature {feature.name} has to name a table. Received: table={feature.table}. Declare it under tables.")
         if feature.kind == "multi" and not feature.max_values:
             found.append(f"Feature {feature.name} has to bound its values. Received: max_values={feature.max_values}. Set it.")
+    if contract.slice is not None:
+        kinds = [feature.kind for feature in contract.features if feature.name == contract.slice]
+        if "dense" in kinds:
+            found.append(f"The slice has to be a column of ids. Received: slice={contract.slice}, a dense feature. Name another column.")
+        elif not kinds and contract.slice not in contract.tables:
+            found.append(
+                f"A slice that is no feature has to have a table of its name. Received: slice={contract.slice}. Declare it under tables."
+            )
     for name, domain in contract.domains.items():
         if domain.history is not None and domain.history.table not in contract.tables:
             found.append(f"The history of {name} has to name a table. Received: {domain.history.table}. Declare it under tables.")
-        found += [f"Splits are {SPLITS}. Received: {split} in domain {name}. Rename it." for split in domain.splits if split not in SPLITS]
+        if domain.role == "source" and PROBE in domain.splits:
+            found.append(f"Gain is measured on the target, so no other domain may have the split {PROBE}. Received: {name}. Remove it.")
+        known = (*SPLITS, PROBE)
+        found += [f"Splits are {known}. Received: {split} in domain {name}. Rename it." for split in domain.splits if split not in known]
+        train = domain.splits.get("train")
+        if contract.amount is not None and train is not None and train.num_rows and not train.num_positives:
+            found.append(
+                f"Training amounts of domain {name} have to hold one above 0. Received: {train.num_rows} rows, all 0. "
+                "Check the label column, or drop the domain."
+            )
     return found

@@ -133,13 +133,13 @@ def history_schema(history: History) -> dict[str, pa.DataType]:
 
 
 def check_labels(contract: Contract, data_path: str, domain: str, split: str) -> None:
-    """A split that is scored needs both classes; the count in the contract decides.
+    """A split that is scored needs both classes, one of amounts a positive; the count in the contract decides.
 
     Raises:
-        ContractError: the split has no positive, or no negative.
+        ContractError: the split has no positive, or no negative where labels are clicks.
     """
     declared = contract.domains[domain].splits[split]
-    if declared.num_positives in (0, declared.num_rows):
+    if declared.num_positives in ((0, declared.num_rows) if contract.amount is None else (0,)):
         kind = "positive" if declared.num_positives == 0 else "negative"
         raise ContractError(
             f"Split {split} of domain {domain} has to hold positives and negatives. Received: {declared.num_rows} rows in "

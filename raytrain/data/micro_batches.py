@@ -23,7 +23,7 @@ def micro_batches_of(shard: DataIterator, spec: StreamSpec, cursor: bytes = b"")
     num_expected, num_batches = spec.remaining(cursor).num_batches, 0
     if not num_expected:
         return
-    collate = Collator(spec.contract, spec.domain, spec.histories, spec.event_ages)
+    collate = Collator(spec.contract, spec.domain, spec.histories, spec.event_ages, spec.slices)
     for row in shard.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=spec.data.prefetch_batches):
         _check_cursor(row, spec, hash_of(cursor))
         num_batches += 1
@@ -50,7 +50,7 @@ def joined(streams: list[Iterator[Batch]]) -> Iterator[Batch]:
 
 def local_micro_batches(spec: StreamSpec, cursor: bytes = b"") -> Iterator[Batch]:
     """The same batches as one rank gets, read in this process without a Ray cluster: for tests, profiling and notebooks."""
-    collate = Collator(spec.contract, spec.domain, spec.histories, spec.event_ages)
+    collate = Collator(spec.contract, spec.domain, spec.histories, spec.event_ages, spec.slices)
     for task in spec.source(1, cursor).get_read_tasks(-1):
         for row in task():
             yield collate(row)

@@ -41,9 +41,15 @@ def check_rows(contract: Contract, rows: pa.Table) -> tuple[pa.Table, Strings]:
     everything_null &= _is_null(rows, contract.label)
     reasons[everything_null] = "unreadable row group"
     _mark(reasons, _is_null(rows, contract.label) | np.isnan(label_values), f"{contract.label} is NaN or null")
-    _mark(reasons, (label_values != 0) & (label_values != 1), f"{contract.label} is neither 0 nor 1")
+    if contract.amount is None:
+        usable = (label_values == 0) | (label_values == 1)
+        _mark(reasons, ~usable, f"{contract.label} is neither 0 nor 1")
+    else:
+        usable = np.isfinite(label_values) & (label_values >= 0)
+        _mark(reasons, np.isinf(label_values), f"{contract.label} is infinite")
+        _mark(reasons, ~usable, f"{contract.label} is negative")
     # Not a product: infinity times 0 is NaN, and a NaN loss survives its weight of 0.
-    rows = _replace(rows, contract.label, np.where(label_values == 1, np.float32(1), np.float32(0)))
+    rows = _replace(rows, contract.label, np.where(usable, label_values, np.float32(0)))
     for feature in contract.features:
         if feature.kind == "id":
             rows = _check_ids(rows, feature.name, contract.table_of(feature).num_rows, reasons)
@@ -53,8 +59,12 @@ def check_rows(contract: Contract, rows: pa.Table) -> tuple[pa.Table, Strings]:
             values = pc.fill_null(rows.column(feature.name), np.nan).to_numpy()
             _mark(reasons, ~np.isfinite(values), f"{feature.name} is null or not finite")
             rows = _replace(rows, feature.name, np.nan_to_num(values, posinf=0.0, neginf=0.0))
-    # After the features: a key, group or slice that is a feature too has to be found null first.
-    for name in {*keys, contract.group, *([contract.slice] if contract.slice else [])}:
+    if contract.slice is not None and all(feature.name != contract.slice for feature in contract.features):
+        # Null is a slice that nobody knows; nothing is looked up by it.
+        rows = _replace(rows, contract.slice, pc.fill_null(rows.column(contract.slice), 0))
+        rows = _check_ids(rows, contract.slice, contract.num_slices, reasons)
+    # After the features: a key or group that is a feature too has to be found null first.
+    for name in {*keys, contract.group}:
         rows = _replace(rows, name, pc.fill_null(rows.column(name), 0))
     status = np.where(reasons == "", STATUS_OK, STATUS_QUARANTINED).astype(np.int8)
     return rows.append_column(STATUS, pa.array(status)), reasons

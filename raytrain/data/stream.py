@@ -42,6 +42,8 @@ class StreamSpec:
     quarantine_path: str | None = None
     event_ages: bool = False
     """Histories carry their events' ages in seconds."""
+    slices: bool = False
+    """Batches carry the id of each row's slice; the contract has to name the column."""
 
     @property
     def name(self) -> str:

@@ -42,6 +42,10 @@ class Declaration:
     """(its own config section, contract, histories) raises ContractError where the data set lacks what this model alone needs."""
     event_ages: Callable[[Any], bool] = no_event_ages
     """(its own config section) -> whether training reads the ages of history events in seconds"""
+    amounts: bool = False
+    """Whether it predicts amounts where the data set's labels are some; every model takes clicks."""
+    slices: bool = False
+    """Whether it reads the slice of every row, which the data set then has to name."""
 
 
 DECLARED: dict[str, Declaration] = {
@@ -63,9 +67,15 @@ def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     """The domains whose history the job's neural model reads.
 
     Raises:
-        ContractError: the data set lacks a history or a feature that the model names.
+        ContractError: the data set lacks a history or a feature that the model names, or has labels that it cannot predict.
     """
     declaration = DECLARED[job.model.name]
+    if contract.amount is not None and not declaration.amounts:
+        takers = ", ".join(name for name, other in DECLARED.items() if other.amounts)
+        raise ContractError(
+            f"Model {job.model.name} predicts clicks, so labels have to be 0 or 1. Received: amounts in {contract.amount.currency}. "
+            f"{f'Use one of: {takers}' if takers else 'Prepare the data set with a click label'}."
+        )
     histories = declaration.histories(job.model, contract)
     check_histories(contract, histories)
     if isinstance(job.model, SequenceModel) and job.model.side is not None:
@@ -87,6 +97,12 @@ def reads_event_ages(job: JobConfig) -> bool:
     """Whether training needs the ages of history events in seconds; plain baselines, which are declared nowhere, do not."""
     declaration = DECLARED.get(job.model.name)
     return declaration is not None and declaration.event_ages(job.model)
+
+
+def reads_slices(job: JobConfig) -> bool:
+    """Whether batches have to carry the slices of their rows."""
+    declaration = DECLARED.get(job.model.name)
+    return declaration is not None and declaration.slices
 
 
 def check_histories(contract: Contract, histories: tuple[str, ...]) -> None:

@@ -6,8 +6,8 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
-from raytrain.errors import ConfigError
-from raytrain.models.declared import reads_event_ages
+from raytrain.errors import ConfigError, ContractError
+from raytrain.models.declared import reads_event_ages, reads_slices
 
 
 def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...], quarantine_path: str) -> tuple[StreamSpec, ...]:
@@ -58,6 +58,12 @@ def _spec(
 ) -> StreamSpec:
     manifest = read_manifest(contract, job.data.path, domain, split)
     check_history_files(contract, job.data.path, histories, manifest)
+    slices = reads_slices(job)
+    if slices and contract.slice is None:
+        raise ContractError(
+            f"{job.model.name} keeps gain by slice, so the data set has to name a slice column. Received: slice=null in contract.yaml. "
+            "Prepare it with one."
+        )
     return StreamSpec(
         contract=contract,
         data=job.data,
@@ -69,4 +75,5 @@ def _spec(
         shuffle=job.data.shuffle,
         seed=job.seed,
         quarantine_path=quarantine_path,
+        slices=slices,
     )

@@ -1,5 +1,7 @@
 """From Arrow rows to tensors: shapes, types, padding, and no copy on the way out of the read task."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -164,3 +166,18 @@ def test_the_same_seed_builds_the_same_files(tmp_path):
     files = [{str(f.relative_to(tmp_path / n)): f.read_bytes() for f in sorted((tmp_path / n).rglob("*.*"))} for n in "abc"]
     assert contracts[0] == contracts[1]
     assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(("column", "expected"), [("country", [2, 0, 1]), ("tags", [3, 0, 1])], ids=["of an id feature", "first of a list"])
+def test_slices_come_with_the_rows_only_where_asked_for(toy, column, expected):
+    contract, path = toy
+    contract = contract.model_copy(update={"slice": column})
+    spec = stream_spec(contract, path, 4, (), shuffle=False)
+    [plain] = local_micro_batches(spec)
+    [batch] = local_micro_batches(replace(spec, slices=True))
+    assert plain.slice is None
+    assert batch.slice.dtype == torch.int64
+    assert batch.slice[:3].tolist() == expected
+    joined_slices = join_domains([batch, batch]).slice
+    assert joined_slices.tolist() == 2 * batch.slice.tolist()
+    assert join_domains([batch, plain]).slice is None

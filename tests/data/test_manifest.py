@@ -159,6 +159,25 @@ BROKEN = {
         ("Feature tags has to bound its values",),
     ),
     "a standard deviation of zero": (contract_changed(lambda values: values["features"][4].update(std=0.0)), ("features.4.std",)),
+    "amounts that are all 0": (
+        contract_changed(
+            lambda values: (
+                values.update(amount={"currency": "GBP", "horizon_days": 90}),
+                values["domains"]["target"]["splits"]["train"].update(num_positives=0),
+            )
+        ),
+        ("Training amounts of domain target", "all 0"),
+    ),
+    "a currency that is none": (
+        contract_changed(lambda values: values.update(amount={"currency": "pounds", "horizon_days": 90})),
+        ("amount.currency", "pounds"),
+    ),
+    "a slice without a table": (contract_changed(lambda values: values.update(slice="channel")), ("slice=channel", "under tables")),
+    "a slice of numbers": (contract_changed(lambda values: values.update(slice="price")), ("slice=price, a dense feature",)),
+    "an unknown split": (
+        contract_changed(lambda values: values["domains"]["target"]["splits"].update(dev=values["domains"]["target"]["splits"]["valid"])),
+        ("Received: dev in domain target",),
+    ),
     "two features of one name": (
         contract_changed(lambda values: values["features"][2].update(name="item")),
         ("Every feature has to have a name of its own", "Received: item twice"),

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raytrain.data.contract import Feature, save_contract
+from raytrain.data.contract import Amount, Feature, Table, save_contract
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.provenance import STATUS_OK, STATUS_QUARANTINED
 from raytrain.errors import DataError
@@ -243,3 +243,35 @@ def test_a_null_slice_that_is_no_feature_is_no_fault(tmp_path):
     save_contract(contract, str(tmp_path))
     spec = replace(stream_spec(contract, tmp_path, 16), quarantine_path=str(tmp_path / "quarantine"))
     assert sum(float(batch.weight.sum()) for batch in local_micro_batches(spec)) == NUM_ROWS
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [(-0.01, "label is negative"), (NAN, "label is NaN or null"), (INFINITY, "label is infinite"), (-INFINITY, "label is infinite")],
+    ids=["negative", "NaN", "infinite", "minus infinite"],
+)
+def test_an_amount_that_is_no_money_is_quarantined_and_any_other_kept(tmp_path, label, reason):
+    contract = write(tmp_path, with_values(label=label)).model_copy(update={"amount": Amount(currency="GBP", horizon_days=90)})
+    # Row 0 pays 12.5: bad as a click, good as an amount.
+    rows = pq.read_table(tmp_path / FILE).to_pylist()
+    rows[0]["label"] = 12.5
+    write_samples(tmp_path / FILE, pa.Table.from_pylist(rows, SAMPLE_SCHEMA), ROW_GROUP_ROWS)
+    batches = batches_of(contract, tmp_path)
+    assert [found[3] for found in quarantined(tmp_path)] == [reason]
+    assert batches[0].label[0] == 12.5
+    assert all(torch.isfinite(batch.label).all() for batch in batches)
+    assert sum(float(batch.weight.sum()) for batch in batches) == NUM_ROWS - 1
+
+
+def test_a_slice_of_its_own_column_has_to_lie_in_its_table(tmp_path):
+    channel = [9 if row == BAD_ROW else 1 + row % 3 for row in range(NUM_ROWS)]
+    rows = numbered_samples(NUM_ROWS).append_column("channel", pa.array(channel, pa.int32()))
+    contract = write(tmp_path, rows)
+    tables = contract.tables | {"channel": Table(num_rows=4)}
+    contract = contract.model_copy(update={"slice": "channel", "tables": tables, "unseen_slices": (2,)})
+    spec = stream_spec(contract, tmp_path, 16, (), False, quarantine_path=str(tmp_path / "quarantine"), window_batches=2)
+    batches = list(local_micro_batches(replace(spec, slices=True)))
+    assert [found[3] for found in quarantined(tmp_path)] == ["channel is outside [0, 4)"]
+    slices = torch.cat([batch.slice for batch in batches])[:NUM_ROWS].tolist()
+    # Unseen in training, and the bad row: unknown.
+    assert slices == [0 if row == BAD_ROW or row % 3 == 1 else 1 + row % 3 for row in range(NUM_ROWS)]

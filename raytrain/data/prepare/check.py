@@ -130,6 +130,8 @@ def _uses(spec: EventSpec) -> Iterator[tuple[str, str, Callable[[pa.DataType], b
         yield name, key.column, pa.types.is_integer if direct else _is_id, "an integer" if direct else "an integer or a string"
     yield "keys.time", spec.keys.time.column, _is_time, "an integer or a timestamp"
     yield "label", spec.label.column, _is_number, "a number or a boolean"
+    if spec.label.currency_column is not None:
+        yield "label.currency_column", spec.label.currency_column, lambda kind: _is_string(_inner(kind)), "a string"
     if spec.split.column is not None:
         yield "split.column", spec.split.column, lambda kind: _is_string(_inner(kind)), "a string"
     if spec.in_history is not None:

@@ -27,7 +27,7 @@ class Events:
     time: npt.NDArray[np.int64]
     """[N], Unix seconds"""
     label: npt.NDArray[np.float32]
-    """[N]; 0 or 1 once the scan has passed"""
+    """[N]; once the scan has passed 0 or 1, or an amount"""
     split: npt.NDArray[np.int8] | None
     """[N] index into ``SPLITS`` or ``NO_SPLIT``; None where times decide"""
     in_history: npt.NDArray[np.bool_] | None

@@ -16,6 +16,12 @@ def bucket_of(user: npt.NDArray[np.int32], num_buckets: int) -> npt.NDArray[np.i
     return (splitmix64(user) % np.uint64(num_buckets)).astype(np.int64)
 
 
+def held_out(user: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
+    """[N], true for about ``share`` of the user ids; which ones has nothing to do with their bucket."""
+    twice = splitmix64(splitmix64(user).view(np.int64))
+    return np.asarray(twice < np.uint64(min(share * 2.0**64, 2.0**64 - 1024)))
+
+
 def hashed_ids(values: pa.Array, num_rows: int) -> npt.NDArray[np.int32]:
     """[N] ids 1..num_rows-1 by BLAKE2b of the value's text, so that 12 and "12" agree; 0 for null."""
     distinct = values.dictionary_encode()

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from raytrain.data.contract import SPLITS, Contract, save_contract
+from raytrain.data.contract import PROBE, Contract, save_contract
 from raytrain.data.prepare.as_of import AsOfOptions, add_as_of, check_as_of
 from raytrain.data.prepare.blocks import BlockRef, map_blocks
 from raytrain.data.prepare.check import EventFiles, check_events
@@ -21,7 +21,8 @@ from raytrain.data.prepare.result import EncodedDomain, build_contract, dropped_
 from raytrain.data.prepare.scan import Cut, Scan, scan_block
 from raytrain.data.prepare.session import Progress, ray_session
 from raytrain.data.prepare.spec import EventSpec
-from raytrain.data.prepare.write import Bucket, Layout, history_path, sample_path, write_bucket
+from raytrain.data.prepare.write import Bucket, Layout, history_path, sample_path, splits_of, write_bucket
+from raytrain.errors import DataError
 from raytrain.storage import Storage
 
 
@@ -34,6 +35,8 @@ class PrepareOptions:
     """Of the Ray started here; null takes the machine's. A Ray that runs already is used as it is."""
     as_of: AsOfOptions | None = None
     """Adds the as-of columns as dense features; null adds none."""
+    probe_share: float = 0.0
+    """Share of the target's users whose training rows become the split ``probe``."""
 
 
 def prepare_events(stage: Callable[[Storage], EventSpec], output: str, options: PrepareOptions, say: Callable[[str], None]) -> Contract:
@@ -87,7 +90,8 @@ def _prepare(
 
     buckets = _write_domains(spec, cut, encoded, storage, scratch, options)
     contract = build_contract(spec, table_rows, encoded, buckets, options.num_buckets)
-    written = (" ".join(f"{split} {domain.splits[split].num_rows:,}" for split in SPLITS) for domain in contract.domains.values())
+    _check_probe(contract, options.probe_share)
+    written = (" ".join(f"{name} {split.num_rows:,}" for name, split in domain.splits.items()) for domain in contract.domains.values())
     progress.done("wrote: " + ", ".join(f"{name} {rows}" for name, rows in zip(contract.domains, written, strict=True)))
     if options.as_of is not None:
         contract = add_as_of(contract, storage, options.as_of)
@@ -98,8 +102,18 @@ def _prepare(
     return contract
 
 
+def _check_probe(contract: Contract, probe_share: float) -> None:
+    """Raises DataError: no training row was left to the probe split, or to training, or none of either is positive."""
+    splits = contract.domains[contract.target].splits
+    if PROBE in splits and not all(splits[name].num_positives for name in ("train", PROBE)):
+        counts = ", ".join(f"{name}={splits[name].num_rows} rows, {splits[name].num_positives} positive" for name in ("train", PROBE))
+        raise DataError(f"Training and {PROBE} have to have positive rows. Received: {counts}, by probe_share={probe_share}. Change it.")
+
+
 def _scan(spec: EventSpec, files: dict[str, EventFiles]) -> Scan:
     columns = {*_key_columns(spec), *(column for columns in spec.vocabularies().values() for column in columns)}
+    if spec.label.currency_column is not None:
+        columns.add(spec.label.currency_column)
     scan = Scan(spec)
     for domain, block in map_blocks(_blocks(files), columns, lambda _, block: scan_block(block, spec)):
         scan.add(domain, block)
@@ -150,11 +164,11 @@ def _write_domains(
     shared_spec = ray.put(spec)
     running = {}
     for domain, parts in encoded.items():
-        for folder in (history_path(domain), *(sample_path(domain, split) for split in SPLITS)):
+        for folder in (history_path(domain), *(sample_path(domain, split) for split in splits_of(domain, spec, options.probe_share))):
             make_directory(storage, folder)
         partial_files = ray.put(sorted(parts.files))
         running[domain] = [
-            write.remote(domain, bucket, partial_files, shared_spec, cut, options.layout, scratch, storage)
+            write.remote(domain, bucket, partial_files, shared_spec, cut, options.layout, scratch, storage, options.probe_share)
             for bucket in range(options.num_buckets)
         ]
     return {domain: ray.get(tasks) for domain, tasks in running.items()}

@@ -8,12 +8,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from raytrain.data.contract import SPLITS, Contract, Domain, Feature, History, Overlap, SideInformation, Split, Table
+from raytrain.data.contract import Contract, Domain, Feature, History, Overlap, SideInformation, Split, Table
 from raytrain.data.prepare.encode import BlockParts
 from raytrain.data.prepare.fingerprint import combined_digest
 from raytrain.data.prepare.scan import Cut, Scan
 from raytrain.data.prepare.spec import ITEM, USER, EventSpec
 from raytrain.data.prepare.write import Bucket, Moments, history_path, sample_path
+from raytrain.errors import DataError
+
+MAX_UNSEEN_SLICES = 10_000
+"""They are listed in the contract."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,16 @@ def build_contract(
             for path, digest in _digests(domain, bucket)
         ),
         num_buckets=num_buckets,
+        amount=spec.label.amount,
         group=spec.group,
         slice=spec.slice,
+        unseen_slices=_unseen_slices(buckets),
         tables={table: Table(num_rows=max(2, rows), hashed=table in hashed) for table, rows in table_rows.items()},
         features=_features(spec, buckets),
         domains={
             name: Domain(
                 role=domain.role,
-                splits={split: _split(name, split, buckets[name]) for split in SPLITS},
+                splits={split: _split(name, split, buckets[name]) for split in buckets[name][0].splits},
                 history=History(
                     path=history_path(name),
                     table=ITEM,
@@ -112,8 +118,19 @@ def dropped_rows(scan: Scan) -> str:
     return f"{scan.num_rows.total():,} rows, {total.total():,} dropped" + (f" ({reasons})" if reasons else "")
 
 
+def _unseen_slices(buckets: dict[str, list[Bucket]]) -> tuple[int, ...]:
+    every = [bucket for written in buckets.values() for bucket in written]
+    unseen = np.setdiff1d(np.concatenate([b.slices for b in every]), np.concatenate([b.train_slices for b in every]))
+    unseen = unseen[unseen > 0]
+    if len(unseen) > MAX_UNSEEN_SLICES:
+        raise DataError(
+            f"A slice has to be a group of many rows. Received: {len(unseen):,} slices without a training row. Name a coarser column."
+        )
+    return tuple(unseen.tolist())
+
+
 def _digests(domain: str, bucket: Bucket) -> list[tuple[str, str]]:
-    samples = [(sample_path(domain, split), bucket.splits[split].digest) for split in SPLITS]
+    samples = [(sample_path(domain, split), written.digest) for split, written in bucket.splits.items()]
     return [*samples, (history_path(domain), bucket.history_digest)]
 
 

@@ -41,7 +41,9 @@ class BlockScan:
     """[3, 2] rows and positives of each split that a column declares"""
     num_bad_labels: int
     bad_label: float | None
-    """an example of a label that is neither 0 nor 1"""
+    """an example of a label that is neither 0 nor 1, or no amount"""
+    currencies: Counter[str]
+    """rows in another currency than the amount's"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def scan_block(block: pa.Table, spec: EventSpec) -> BlockScan:
     for table, columns in spec.vocabularies().items():
         values[table] = _distinct([_values(events.block[column]) for column in columns])
     times, index, rows = np.unique(events.time, return_inverse=True, return_counts=True)
-    bad = events.label[(events.label != 0) & (events.label != 1)]
+    usable = (events.label == 0) | (events.label == 1) if spec.label.amount is None else np.isfinite(events.label) & (events.label >= 0)
+    bad = events.label[~usable]
     return BlockScan(
         num_rows=block.num_rows,
         dropped=dropped,
@@ -74,6 +77,7 @@ def scan_block(block: pa.Table, spec: EventSpec) -> BlockScan:
         split_rows=_rows_of_splits(events),
         num_bad_labels=len(bad),
         bad_label=float(bad[0]) if len(bad) else None,
+        currencies=_other_currencies(events, spec),
     )
 
 
@@ -111,11 +115,16 @@ class Scan:
     """[T, 3] parts of the target: second, rows, positives"""
     _split_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(SPLITS), 2), np.int64))
     """[3, 2] of the target: rows, positives"""
+    _num_positives: Counter[str] = field(default_factory=Counter)
+    """domain -> samples with a label above 0"""
+    _currencies: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, domain: str, block: BlockScan) -> None:
         self.num_rows[domain] += block.num_rows
         self.dropped[domain].update(block.dropped)
         self._num_bad_labels[domain] += block.num_bad_labels
+        self._currencies[domain].update(block.currencies)
+        self._num_positives[domain] += int((block.time_positives if self.spec.split.column is None else block.split_rows[:, 1]).sum())
         if block.bad_label is not None:
             self._bad_label[domain] = block.bad_label
         for table, values in block.values.items():
@@ -125,17 +134,30 @@ class Scan:
             self._split_rows += block.split_rows
 
     def check(self) -> None:
-        """Raises DataError: a label is neither 0 nor 1, or a domain has no usable row."""
-        column = self.spec.label.column
+        """Raises DataError: a label is neither 0 nor 1, or no amount of the currency; a domain has no usable row, or no amount above 0."""
+        column, amount = self.spec.label.column, self.spec.label.amount
         for domain in self.spec.domains:
             if domain in self._bad_label:
+                wanted, advice = "0 or 1", f"Write label: {{column: {column}, at_least: VALUE}}, or label.amount for money."
+                if amount is not None:
+                    wanted, advice = "amounts, finite and at least 0", "Net returns and floor the result at 0, or leave these rows out."
                 raise DataError(
-                    f"Labels have to be 0 or 1. Received: {self._num_bad_labels[domain]} rows of domain {domain} with another "
-                    f"{column}, for example {self._bad_label[domain]:g}. Write label: {{column: {column}, at_least: VALUE}}."
+                    f"Labels have to be {wanted}. Received: {self._num_bad_labels[domain]} rows of domain {domain} with another "
+                    f"{column}, for example {self._bad_label[domain]:g}. {advice}"
+                )
+            if amount is not None and self._currencies[domain]:
+                others = ", ".join(f"{count:,} rows in {name}" for name, count in self._currencies[domain].most_common(3))
+                raise DataError(
+                    f"Amounts have to be in one currency, {amount.currency}. Received: {others}, domain {domain}. Convert them first."
                 )
             if self.num_rows[domain] == self.dropped[domain].total():
                 reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped[domain].most_common())
                 raise DataError(f"A domain has to have usable rows. Received: {domain} with {reasons or 'none'}. Check keys and label.")
+            if amount is not None and not self._num_positives[domain]:
+                raise DataError(
+                    f"A domain has to have a sample that pays. Received: {domain}, where every {column} is 0. "
+                    "Check label.column, or drop the domain."
+                )
 
     def vocabularies(self) -> dict[str, pa.Array]:
         """table -> its distinct values, ascending: the value at index i has id i + 1."""
@@ -167,9 +189,11 @@ class Scan:
         counts = ", ".join(f"{name}={rows[code]} rows, {positives[code]} of them positive" for code, name in enumerate(SPLITS))
         if not all(rows):
             raise DataError(f"Every split of the target domain has to have rows. Received: {counts}, by {by}. Change split, {advice}.")
-        if not all(0 < positive < total for positive, total in zip(positives, rows, strict=True)):
+        # Amounts may all be above 0, as where only payers are known.
+        if not all(0 < positive < total + (label.amount is not None) for positive, total in zip(positives, rows, strict=True)):
+            wanted = "both labels" if label.amount is None else "an amount above 0"
             raise DataError(
-                f"Every split of the target domain has to have both labels. Received: {counts}, by label column={label.column}, "
+                f"Every split of the target domain has to have {wanted}. Received: {counts}, by label column={label.column}, "
                 f"at_least={label.at_least}. Change label."
             )
         return cut
@@ -190,6 +214,14 @@ def _rows_of_splits(events: Events) -> npt.NDArray[np.int64]:
     split, positive = events.split[is_sample], events.label[is_sample] > 0
     rows = [np.bincount(split, weights=weights, minlength=len(SPLITS)) for weights in (None, positive)]
     return np.stack(rows, axis=1).astype(np.int64)
+
+
+def _other_currencies(events: Events, spec: EventSpec) -> Counter[str]:
+    label = spec.label
+    if label.amount is None or label.currency_column is None:
+        return Counter()
+    counted = pc.value_counts(id_values(events.block[label.currency_column])).to_pylist()
+    return Counter({str(one["values"]): one["counts"] for one in counted if one["values"] != label.amount.currency})
 
 
 def _values(column: pa.ChunkedArray) -> pa.Array:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from raytrain.data.contract import FeatureKind
+from raytrain.data.contract import Amount, FeatureKind
 from raytrain.settings import Section
 
 USER, ITEM, TIME, LABEL = "user", "item", "time", "label"
@@ -52,10 +52,22 @@ class Keys(Section):
 
 
 class Label(Section):
-    """1 where ``column`` >= ``at_least``; without ``at_least`` the column holds 0 and 1 itself."""
+    """1 where ``column`` >= ``at_least``; without ``at_least`` the column holds 0 and 1 itself, or amounts."""
 
     column: str
     at_least: float | None = None
+    amount: Amount | None = None
+    """Says that the column holds money, finite and at least 0 (returns are netted, and the net floored at 0, before)."""
+    currency_column: str | None = None
+    """Text column that has to hold ``amount.currency`` in every usable row; null where the events name no currency."""
+
+    @model_validator(mode="after")
+    def _check_amount(self) -> Self:
+        if self.amount is not None and self.at_least is not None:
+            raise ValueError(f"A label is a click or an amount. Received: at_least={self.at_least} beside amount. Remove one of them.")
+        if self.amount is None and self.currency_column is not None:
+            raise ValueError(f"A currency goes with an amount. Received: currency_column={self.currency_column}. Set amount or remove it.")
+        return self
 
 
 class FeatureSpec(IdSpace):
@@ -174,7 +186,7 @@ class EventSpec(Section):
     """Boolean column of the events: a row where it is false or null is a sample and no event of a history, as a negative that was
     drawn is. null takes every row into the history."""
     slice: str | None = None
-    """An id feature that gain is kept by."""
+    """An id or multi feature that gain is kept by; a row with several values is in the slice of the first."""
     group: str = USER
     """The id feature that GAUC groups by, or user."""
 
@@ -188,9 +200,10 @@ class EventSpec(Section):
             if twice:
                 raise ValueError(f"Names under {what} have to differ. Received: {', '.join(twice)} twice. Rename one.")
         ids = {USER, ITEM, *(f.name for f in self.features if f.kind == "id")}
-        for what, name in (("slice", self.slice), ("group", self.group)):
-            if name is not None and name not in ids:
-                raise ValueError(f"{what} has to name an id feature. Received: {what}={name}. Choose one of: {', '.join(sorted(ids))}.")
+        lists = {f.name for f in self.features if f.kind == "multi"}
+        for what, name, known in (("slice", self.slice, ids | lists), ("group", self.group, ids)):
+            if name is not None and name not in known:
+                raise ValueError(f"{what} has to name an id feature. Received: {what}={name}. Choose one of: {', '.join(sorted(known))}.")
         spaces: dict[str, tuple[Encoding, int | None]] = {}
         for table, space, _ in self.id_columns():
             found = (space.encoding, space.num_rows)

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raytrain.data.contract import SPLITS
+from raytrain.data.contract import PROBE, SPLITS
 from raytrain.data.prepare.encode import SIDE_PREFIX, USE_HISTORY, USE_SPLIT, partial_schema
-from raytrain.data.prepare.fingerprint import table_digest
+from raytrain.data.prepare.fingerprint import held_out, table_digest
 from raytrain.data.prepare.scan import Cut
 from raytrain.data.prepare.spec import ITEM, LABEL, TIME, USER, EventSpec
 from raytrain.storage import Storage
@@ -72,6 +72,10 @@ class Bucket:
     history_digest: str
     moments: dict[str, Moments]
     """dense feature -> moments of training rows"""
+    train_slices: npt.NDArray[np.int32]
+    """distinct slice ids of training rows"""
+    slices: npt.NDArray[np.int32]
+    """and of all samples"""
 
 
 def sample_path(domain: str, split: str) -> str:
@@ -86,16 +90,36 @@ def bucket_file(folder: str, bucket: int) -> str:
     return f"{folder}/bucket-{bucket:05d}.parquet"
 
 
+def splits_of(domain: str, spec: EventSpec, probe_share: float) -> tuple[str, ...]:
+    """The splits that are written for a domain."""
+    return (*SPLITS, PROBE) if probe_share and domain == spec.target else SPLITS
+
+
 def write_bucket(
-    domain: str, bucket: int, partial_files: list[str], spec: EventSpec, cut: Cut | None, layout: Layout, scratch: Storage, output: Storage
+    domain: str,
+    bucket: int,
+    partial_files: list[str],
+    spec: EventSpec,
+    cut: Cut | None,
+    layout: Layout,
+    scratch: Storage,
+    output: Storage,
+    probe_share: float = 0.0,
 ) -> Bucket:
-    """Writes ``samples/<domain>/<split>/bucket`` and ``histories/<domain>/bucket``, empty ones too; without ``cut`` a column splits."""
+    """Writes ``samples/<domain>/<split>/bucket`` and ``histories/<domain>/bucket``, empty ones too; without ``cut`` a column splits.
+
+    Training rows of ``probe_share`` of the target's users, chosen by a hash, become the split ``probe``.
+    """
     rows = canonical_order(_gather(partial_files, bucket, scratch, partial_schema(spec)))
     samples = rows.select([name for name in rows.column_names if not name.startswith((SIDE_PREFIX, USE_SPLIT, USE_HISTORY))])
     split_codes = rows[USE_SPLIT].to_numpy() if cut is None else cut.split_of(rows[TIME].to_numpy())
     events = rows if spec.in_history is None else rows.filter(pa.array(rows[USE_HISTORY].to_numpy() == 1))
+    names = splits_of(domain, spec, probe_share)
+    if PROBE in names:
+        probed = (split_codes == SPLITS.index("train")) & held_out(rows[USER].to_numpy(), probe_share)
+        split_codes = np.where(probed, names.index(PROBE), split_codes)
     splits, moments = {}, {}
-    for code, split in enumerate(SPLITS):
+    for code, split in enumerate(names):
         part = samples.filter(pa.array(split_codes == code))
         write_table(part, output, bucket_file(sample_path(domain, split), bucket), _even_groups(part.num_rows, layout.row_group_rows))
         times = part[TIME].to_numpy()
@@ -119,7 +143,21 @@ def write_bucket(
         max_events=int(np.diff(offsets).max(initial=0)),
         history_digest=table_digest(histories),
         moments=moments,
+        train_slices=_slices(samples, split_codes == SPLITS.index("train"), spec.slice),
+        slices=_slices(samples, split_codes >= 0, spec.slice),
     )
+
+
+def _slices(samples: pa.Table, rows: npt.NDArray[np.bool_], column: str | None) -> npt.NDArray[np.int32]:
+    """Distinct slice ids of the rows; 0 where a list has no value."""
+    if column is None:
+        return np.empty(0, np.int32)
+    values = samples[column].filter(pa.array(rows))
+    if pa.types.is_list(values.type):
+        lists = values.combine_chunks()
+        values = lists.filter(pc.greater(pc.list_value_length(lists), 0))
+        values = pc.list_element(values, 0)
+    return np.unique(values.to_numpy()).astype(np.int32)
 
 
 def canonical_order(rows: pa.Table) -> pa.Table:

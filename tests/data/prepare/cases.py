@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raytrain.data.contract import SPLITS, Contract, save_contract
+from raytrain.data.contract import Contract, save_contract
 from raytrain.data.prepare.check import check_events
 from raytrain.data.prepare.encode import encode_block
 from raytrain.data.prepare.result import EncodedDomain, build_contract
 from raytrain.data.prepare.scan import Scan, scan_block
 from raytrain.data.prepare.spec import EventSpec
-from raytrain.data.prepare.write import Layout, history_path, sample_path, write_bucket
+from raytrain.data.prepare.write import Layout, history_path, sample_path, splits_of, write_bucket
 from raytrain.storage import Storage
 
 
@@ -62,7 +62,9 @@ def with_uses(table: pa.Table, split: list[str | None], in_history: list[bool | 
     return table if in_history is None else table.append_column("in_history", pa.array(in_history, pa.bool_()))
 
 
-def prepare_here(stage: Callable[[Storage], EventSpec], path: Path, num_buckets: int = 2) -> tuple[Contract, Scan]:
+def prepare_here(
+    stage: Callable[[Storage], EventSpec], path: Path, num_buckets: int = 2, probe_share: float = 0.0
+) -> tuple[Contract, Scan]:
     """What ``prepare_events`` writes, by the same steps in this process."""
     storage, scratch = Storage(str(path)), Storage(str(path / "_scratch"))
     declared = stage(scratch)
@@ -77,12 +79,16 @@ def prepare_here(stage: Callable[[Storage], EventSpec], path: Path, num_buckets:
     rows = {table: count or len(vocabularies[table]) + 1 for table, count in declared.table_rows().items()}
     encoded, buckets = {name: EncodedDomain.empty(rows) for name in tables}, {}
     for name, parts in tables.items():
-        for folder in (f"_scratch/partials/{name}", history_path(name), *(sample_path(name, split) for split in SPLITS)):
+        for folder in (
+            f"_scratch/partials/{name}",
+            history_path(name),
+            *(sample_path(name, split) for split in splits_of(name, declared, probe_share)),
+        ):
             (path / folder).mkdir(parents=True)
         for part in parts:
             encoded[name].add(encode_block(part, declared, vocabularies, num_buckets, scratch, f"partials/{name}"))
         where = (encoded[name].files, declared, cut, Layout(64, 512), scratch, storage)
-        buckets[name] = [write_bucket(name, bucket, *where) for bucket in range(num_buckets)]
+        buckets[name] = [write_bucket(name, bucket, *where, probe_share) for bucket in range(num_buckets)]
     contract = build_contract(declared, rows, encoded, buckets, num_buckets)
     save_contract(contract, storage.uri)
     return contract, scan
