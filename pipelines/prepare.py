@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from pipelines.recipes.kuairand import KuaiRandRecipe
 from pipelines.recipes.movielens import MovieLensRecipe
+from pipelines.recipes.online_retail import OnlineRetailRecipe
 from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.planted import PlantedRecipe
 from pipelines.recipes.planted_figures import FIGURES_FILE, measure
@@ -27,7 +28,9 @@ from raytrain.data.synthetic import generate
 from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
-RecipeSection = Annotated[KuaiRandRecipe | MovieLensRecipe | ParquetRecipe | PlantedRecipe | SyntheticRecipe, Field(discriminator="name")]
+RecipeSection = Annotated[
+    KuaiRandRecipe | MovieLensRecipe | OnlineRetailRecipe | ParquetRecipe | PlantedRecipe | SyntheticRecipe, Field(discriminator="name")
+]
 
 NUM_BUCKETS = 8
 

@@ -77,7 +77,7 @@ class Amount(Section):
     """Labels are money: finite, at least 0, what a user pays from the sample's time until ``horizon_days`` later."""
 
     currency: str = Field(pattern=r"^[A-Z]{3}$")
-    """ISO 4217, one for all domains; XXX for amounts without one."""
+    """Three letters as of ISO 4217, one for all domains."""
     horizon_days: PositiveInt
 
 

@@ -160,7 +160,8 @@ def _blocks(files: dict[str, EventFiles]) -> list[BlockRef]:
 def _write_domains(
     spec: EventSpec, cut: Cut | None, encoded: dict[str, EncodedDomain], storage: Storage, scratch: Storage, options: PrepareOptions
 ) -> dict[str, list[Bucket]]:
-    write = ray.remote(num_cpus=1)(write_bucket)
+    # Ray's own types stop at ten arguments.
+    write: Any = ray.remote(num_cpus=1)(write_bucket)
     shared_spec = ray.put(spec)
     running = {}
     for domain, parts in encoded.items():
