@@ -56,18 +56,16 @@ class Rule:
 
     def scores(self, ids: Ints, dense: Floats) -> Floats:
         """[2, N]; ids: [N, F], from 1. dense: [N, D], standard normal."""
-        found: Floats = self.slopes @ dense.T
-        for number, effect in enumerate(self.effects):
-            found += effect[:, ids[:, number] - 1]
-        return found
+        by_feature = [effect[:, ids[:, number] - 1] for number, effect in enumerate(self.effects)]
+        return np.asarray(self.slopes @ dense.T + sum(by_feature))
 
 
 def draw_labels(scores: Floats, user: Floats, draw: np.random.Generator) -> Floats:
     """[N] amounts; scores: [2, N]. user: [N], the standard normal of each row's user."""
     pays = draw.random(scores.shape[1]) < _sigmoid(PAY_BASE + scores[0] + USER_SPREAD * user)
-    below: Floats = np.cumsum(_tiers(scores[1]), axis=1)
-    tier = np.sum(below[:, :-1] < draw.random(scores.shape[1])[:, None], axis=1)
-    return np.where(pays, PRICES[tier] * (1 + draw.poisson(MORE, scores.shape[1])), 0.0)
+    below = np.cumsum(_tiers(scores[1]), axis=1)[:, :-1]
+    tier = np.sum(below < draw.random((len(pays), 1)), axis=1)
+    return np.where(pays, PRICES[tier] * (1 + draw.poisson(MORE, len(pays))), 0.0)
 
 
 def pay_probability(scores: Floats) -> Floats:
