@@ -11,6 +11,7 @@ from typing import Annotated, Self
 import typer
 from pydantic import Field, PositiveInt, model_validator
 
+from pipelines.recipes.complete_journey import CompleteJourneyRecipe
 from pipelines.recipes.kuairand import KuaiRandRecipe
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.online_retail import OnlineRetailRecipe
@@ -33,7 +34,14 @@ from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
 RecipeSection = Annotated[
-    KuaiRandRecipe | MovieLensRecipe | OnlineRetailRecipe | ParquetRecipe | PlantedLtvRecipe | PlantedRecipe | SyntheticRecipe,
+    CompleteJourneyRecipe
+    | KuaiRandRecipe
+    | MovieLensRecipe
+    | OnlineRetailRecipe
+    | ParquetRecipe
+    | PlantedLtvRecipe
+    | PlantedRecipe
+    | SyntheticRecipe,
     Field(discriminator="name"),
 ]
 

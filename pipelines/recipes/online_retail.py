@@ -23,8 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.recipes.online_retail_files import Lines, read_lines
-from pipelines.recipes.online_retail_samples import DAY_S, DENSE, HORIZON_DAYS, NUM_PRICES, NUM_QUANTITIES, history_of, samples_at
+from pipelines.recipes.online_retail_files import read_lines
+from pipelines.recipes.purchases import DAY_S, DENSE, NUM_PRICES, NUM_QUANTITIES, Ints, Lines, history_of, samples_at
 from raytrain.data.contract import Amount
 from raytrain.data.prepare.spec import DomainSpec, EventSpec, FeatureSpec, Label, SideSpec, SplitRule
 from raytrain.errors import DataError
@@ -33,7 +33,12 @@ from raytrain.storage import Storage
 
 MONTHS = {"train": [(2010, month) for month in range(1, 13)], "valid": [(2011, 3), (2011, 4)], "test": [(2011, 7), (2011, 8), (2011, 9)]}
 """As-of dates: the first of each, 00:00 of the shop's local time."""
+HORIZON_DAYS = 90
 HOME = "United Kingdom"
+VALUE_EDGES = (100, 200, 400, 800, 1600)
+"""GBP of a first order: 6 tiers."""
+QUANTITY_EDGES = (3, 6, 12, 24)
+"""Pieces on the median line of a first order: 5 tiers."""
 
 _GROUP_ROWS = 1 << 19
 
@@ -64,7 +69,7 @@ class OnlineRetailRecipe(Section):
                 f"The source has to reach to the end of the last label, {datetime.fromtimestamp(last_label, UTC).date()}. "
                 f"Received: {last}, {self.source}. Name the data of both years."
             )
-        is_home = np.array([name == HOME for name in lines.countries])[lines.country]
+        is_home = np.array([name == HOME for name in lines.places])[lines.place]
         domains = {"internal": DomainSpec(role="target", path="internal"), "external": DomainSpec(role="source", path="external")}
         for domain, rows in (("internal", ~is_home), ("external", is_home)):
             _write(rows_of(lines.take(rows)), scratch, f"events/{domain}")
@@ -81,7 +86,7 @@ def rows_of(lines: Lines) -> pa.Table:
     parts = []
     for split, months in MONTHS.items():
         for month in months:
-            samples = samples_at(lines, as_of_time(month))
+            samples = samples_at(lines, as_of_time(month), HORIZON_DAYS, first_orders)
             constants = {"month": pa.array(np.full(samples.num_rows, month[1])), "split": pa.array([split] * samples.num_rows, pa.string())}
             for name, column in constants.items():
                 samples = samples.append_column(name, column)
@@ -92,6 +97,20 @@ def rows_of(lines: Lines) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default")
 
 
+def first_orders(lines: Lines, users: Ints) -> list[str]:
+    """[U] the slice of each of ``users`` (ascending): value of its first order x pieces on the median line, for example
+    "GBP 100-200, 3-5 a line". ``lines`` are those of the first orders."""
+    user = np.searchsorted(users, lines.user)
+    value = np.bincount(user, lines.amount, len(users))
+    by_quantity = np.lexsort((lines.quantity, user))
+    counts = np.bincount(user, minlength=len(users))
+    middle = np.cumsum(counts) - counts + (counts - 1) // 2
+    quantity = lines.quantity[by_quantity][middle]
+    values, quantities = _tiers(VALUE_EDGES, 0, 0), _tiers(QUANTITY_EDGES, 1, 1)
+    pairs = zip(np.searchsorted(VALUE_EDGES, value, "right"), np.searchsorted(QUANTITY_EDGES, quantity, "right"), strict=True)
+    return [f"GBP {values[tier]}, {quantities[size]} a line" for tier, size in pairs]
+
+
 def _spec(domains: dict[str, DomainSpec]) -> EventSpec:
     return EventSpec(
         dataset="online-retail-ii",
@@ -99,7 +118,7 @@ def _spec(domains: dict[str, DomainSpec]) -> EventSpec:
         label=Label(column="label", amount=Amount(currency="GBP", horizon_days=HORIZON_DAYS)),
         features=(
             FeatureSpec(name="item"),
-            FeatureSpec(name="country"),
+            FeatureSpec(name="country", column="place"),
             FeatureSpec(name="month", encoding="direct", num_rows=13),
             FeatureSpec(name="first_order"),
             *(FeatureSpec(name=name, kind="dense") for name in DENSE),
@@ -119,3 +138,9 @@ def _write(rows: pa.Table, scratch: Storage, folder: str) -> None:
     scratch.filesystem.create_dir(scratch.path(folder), recursive=True)
     with scratch.filesystem.open_output_stream(scratch.path(f"{folder}/events.parquet")) as sink:
         pq.write_table(rows, sink, row_group_size=_GROUP_ROWS)
+
+
+def _tiers(edges: tuple[int, ...], first: int, gap: int) -> list[str]:
+    """Names of the ranges between ``edges``: the last one is open."""
+    starts = (first, *edges)
+    return [*(f"{start}-{stop - gap}" for start, stop in zip(starts, edges, strict=False)), f"{edges[-1]}+"]

@@ -1,13 +1,11 @@
 """Online Retail II as the publisher's workbook or as two Parquet files, read into the same order lines."""
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.recipes.purchases import Lines, codes
 from raytrain.errors import DataError
 from raytrain.settings import nearest
 from raytrain.storage import Storage, resolve
@@ -24,49 +22,7 @@ SHEET_COLUMNS = {
 }
 """The workbook's names -> those of the Parquet files."""
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 _PRICE_DECIMALS = 3
-
-
-@dataclass(frozen=True)
-class Lines:
-    """N order lines of known customers by (time, amount, item): columns of equal length, text as codes into its sorted values."""
-
-    user: Ints
-    time: Ints
-    """Seconds; the shop's local time taken for UTC"""
-    order: Ints
-    """-1 where the invoice is not known"""
-    item: Ints
-    """-1 where it is not known"""
-    quantity: Ints
-    """Negative for a return"""
-    price: Floats
-    """GBP of one piece"""
-    country: Ints
-    items: tuple[str, ...]
-    """[number of items]"""
-    countries: tuple[str, ...]
-
-    @property
-    def amount(self) -> Floats:
-        """[N] GBP, negative for a return"""
-        return self.quantity * self.price
-
-    @property
-    def bought(self) -> npt.NDArray[np.bool_]:
-        """[N], true for a line of a purchase"""
-        return (self.quantity > 0) & (self.item >= 0)
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def take(self, rows: slice | npt.NDArray[np.bool_] | Ints) -> "Lines":
-        user, time, order, item, quantity, country = (
-            column[rows] for column in (self.user, self.time, self.order, self.item, self.quantity, self.country)
-        )
-        return Lines(user, time, order, item, quantity, self.price[rows], country, self.items, self.countries)
 
 
 def read_lines(source: str) -> Lines:
@@ -77,7 +33,7 @@ def read_lines(source: str) -> Lines:
     """
     found = _read_workbook(source) if source.lower().endswith(".xlsx") else _read_directory(source)
     found = found[found["user_id"].notna()]
-    invoice, item, country = (_codes(found[name]) for name in ("invoice", "item_id", "country"))
+    invoice, item, country = (codes(found[name]) for name in ("invoice", "item_id", "country"))
     try:
         # Prices have 3 decimals at most; 32-bit copies of them are rounded back.
         price = found["unit_price"].to_numpy(np.float64).round(_PRICE_DECIMALS)
@@ -86,8 +42,7 @@ def read_lines(source: str) -> Lines:
         raise DataError(
             f"Customers, times, quantities and prices have to be numbers. Received: {err} in {source}. Fetch it again."
         ) from None
-    lines = Lines(user, time, invoice[0], item[0], quantity, price, country[0], item[1], country[1])
-    return lines.take(np.lexsort((lines.order, lines.quantity, lines.user, lines.item, lines.amount, lines.time)))
+    return Lines(user, time, invoice[0], item[0], quantity, price, country[0], item[1], country[1]).in_order()
 
 
 def _read_directory(source: str) -> pd.DataFrame:
@@ -136,8 +91,3 @@ def _check_columns(where: str, found: list[str] | pd.Index, wanted: list[str]) -
         raise DataError(
             f"{where} has to have columns {', '.join(wanted)}. Received: none called {missing[0]}. {nearest(missing[0], list(found))}"
         )
-
-
-def _codes(column: pd.Series) -> tuple[Ints, tuple[str, ...]]:
-    codes, values = pd.factorize(column, sort=True, use_na_sentinel=True)
-    return codes.astype(np.int64), tuple(str(value) for value in values)

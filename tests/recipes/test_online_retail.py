@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.prepare import load_prepare_config
-from pipelines.recipes.online_retail import OnlineRetailRecipe, as_of_time, rows_of
-from pipelines.recipes.online_retail_files import FILES, Lines, read_lines
-from pipelines.recipes.online_retail_samples import samples_at
+from pipelines.recipes.online_retail import HORIZON_DAYS, OnlineRetailRecipe, as_of_time, first_orders, rows_of
+from pipelines.recipes.online_retail_files import FILES, SHEET_COLUMNS, read_lines
+from pipelines.recipes.purchases import Lines, samples_at
 from raytrain.data.contract import PROBE, Amount
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.errors import DataError
@@ -46,7 +46,7 @@ def lines_of(*rows: tuple) -> Lines:
 
 def sample(lines: Lines, user: int = 1) -> dict:
     """The one row of ``user`` at T, its dense features as they were before log1p."""
-    [row] = [row for row in samples_at(lines, T).to_pylist() if row["user"] == user]
+    [row] = [row for row in samples_at(lines, T, HORIZON_DAYS, first_orders).to_pylist() if row["user"] == user]
     return {
         name: round(float(np.expm1(value)), 3) if isinstance(value, float) and name != "label" else value for name, value in row.items()
     }
@@ -76,7 +76,7 @@ def test_a_row_by_hand():
         "item": "tea",
         "time": T,
         "label": 9.0,
-        "country": "France",
+        "place": "France",
         "first_order": "GBP 100-200, 1-2 a line",
         "recency_days": 5.0,
         "tenure_days": 400.0,
@@ -123,7 +123,7 @@ def test_returns_are_netted_within_the_label_even_of_earlier_purchases():
 
 def test_who_has_bought_nothing_yet_is_no_sample():
     lines = lines_of(BOUGHT, (2, 0, "i5", "tea", 1, 5.0), (3, -DAY_S, "C6", "tea", -1, 5.0), (4, -1, "i7", "tea", 1, 5.0))
-    assert samples_at(lines, T)["user"].to_pylist() == [1, 4]
+    assert samples_at(lines, T, HORIZON_DAYS, first_orders)["user"].to_pylist() == [1, 4]
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +235,40 @@ def test_what_is_no_source_is_refused(tmp_path):
 
 def test_the_committed_config_is_valid():
     assert isinstance(load_prepare_config(CONFIG).recipe, OnlineRetailRecipe)
+
+
+def workbook(path: Path, *sheets: pd.DataFrame) -> str:
+    """The publisher's layout: a sheet a year."""
+    pytest.importorskip("openpyxl")
+    with pd.ExcelWriter(path, engine="openpyxl") as writer:
+        for number, sheet in enumerate(sheets):
+            sheet.to_excel(writer, sheet_name=f"Year {number}", index=False)
+    return str(path)
+
+
+def test_the_publishers_workbook_gives_the_same_lines(tmp_path):
+    (tmp_path / "parquet").mkdir()
+    raw = pd.concat([pd.read_parquet(EXTRACT / name).sort_values("ts") for name in FILES])
+    # Around the border of the two sheets, which overlap by nine days.
+    first, border, stop, last = as_of_time((2010, 11)), as_of_time((2010, 12)), as_of_time((2010, 12)) + 9 * DAY_S, as_of_time((2011, 1))
+    raw = raw[(raw["ts"] >= first) & (raw["ts"] < last) & raw["invoice"].notna() & (raw["user_id"] % 20 == 0)]
+    for name, rows in zip(FILES, (raw["country"] == "United Kingdom", raw["country"] != "United Kingdom"), strict=True):
+        raw[rows].to_parquet(tmp_path / "parquet" / name)
+    sheet = raw.assign(ts=pd.to_datetime(raw["ts"], unit="s"), unit_price=raw["unit_price"].astype(float).round(3))
+    sheet["item_id"] = [int(item) if item.isdecimal() else item for item in sheet["item_id"]]
+    sheet = sheet.rename(columns={ours: theirs for theirs, ours in SHEET_COLUMNS.items()}).assign(Description="GIFT")
+    guest = sheet.head(1).assign(**{"Customer ID": None})
+    years = (pd.concat([sheet[raw["ts"] < stop], guest]), sheet[raw["ts"] >= border])
+    one, other = read_lines(workbook(tmp_path / "both.xlsx", *years)), read_lines(str(tmp_path / "parquet"))
+    assert len(one) == len(raw)
+    for name, column in vars(one).items():
+        assert np.array_equal(column, getattr(other, name)), name
+
+
+def test_a_workbook_of_something_else_is_refused(tmp_path):
+    with pytest.raises(DataError, match="none called Customer ID") as err:
+        read_lines(workbook(tmp_path / "other.xlsx", pd.DataFrame({"Invoice": [1], "StockCode": ["a"]})))
+    assert_three_parts(str(err.value))
+    (tmp_path / "text.xlsx").write_text("no")
+    with pytest.raises(DataError, match="has to be a readable workbook"):
+        read_lines(str(tmp_path / "text.xlsx"))

@@ -52,7 +52,7 @@ def check_events(spec: EventSpec) -> dict[str, EventFiles]:
             blocks += plan_blocks(domain, filesystem, path, footer.row_group_bytes)
             if footer.schema not in seen:
                 seen.add(footer.schema)
-                problems += [f"{domain}, {path}: {problem}" for problem in _problems(spec, footer.schema, tables)]
+                problems += [f"{domain}, {path}: {problem}" for problem in _problems(spec, domain, footer.schema, tables)]
         num_rows = sum(footer.num_rows for footer in footers)
         if not num_rows:
             problems.append(f"Domain {domain} has to have rows. Received: {len(paths)} files at {events.path} with none. Check the path.")
@@ -106,11 +106,14 @@ def _footer(filesystem: fs.FileSystem, path: str) -> _Footer:
         raise DataError(f"Event files have to be readable Parquet. Received: {path} ({err}). Repair or remove the file.") from None
 
 
-def _problems(spec: EventSpec, schema: pa.Schema, tables: dict[str, tuple[str, str]]) -> Iterator[str]:
+def _problems(spec: EventSpec, domain: str, schema: pa.Schema, tables: dict[str, tuple[str, str]]) -> Iterator[str]:
     """``tables`` remembers across files which kind of value each table holds, and in which column that was seen first."""
-    for use, column, allowed, wanted in _uses(spec):
+    for feature in spec.absent_features(domain):
+        if feature.source_column in schema.names:
+            yield f"An absent feature must not have its column. Received: {feature.source_column} of {feature.name}. Take it out of absent."
+    for use, column, allowed, wanted in _uses(spec, domain):
         if column not in schema.names:
-            yield f"{use} has to name a column. Received: {column}, which is missing. {nearest(column, schema.names)}"
+            yield f"{use} has to name a column. Received: {column}, which is missing. {_advice(spec, domain, use, column, schema)}"
         elif schema.names.count(column) > 1:
             yield f"Columns have to have different names. Received: {column} twice. Rename one."
         elif not allowed(schema.field(column).type):
@@ -123,7 +126,12 @@ def _problems(spec: EventSpec, schema: pa.Schema, tables: dict[str, tuple[str, s
                 yield f"Table {table} has to hold one type of value. Received: {first[0]} in {first[1]}, {values} in {column}. Cast one."
 
 
-def _uses(spec: EventSpec) -> Iterator[tuple[str, str, Callable[[pa.DataType], bool], str]]:
+def _advice(spec: EventSpec, domain: str, use: str, column: str, schema: pa.Schema) -> str:
+    may_lack = use.startswith("Feature") and spec.domains[domain].role == "source"
+    return nearest(column, schema.names) + (f" Or list it under domains.{domain}.absent." if may_lack else "")
+
+
+def _uses(spec: EventSpec, domain: str) -> Iterator[tuple[str, str, Callable[[pa.DataType], bool], str]]:
     """(what needs it, column, accepted types, the same in words)"""
     for name, key in (("keys.user", spec.keys.user), ("keys.item", spec.keys.item)):
         direct = key.encoding == "direct"
@@ -136,7 +144,7 @@ def _uses(spec: EventSpec) -> Iterator[tuple[str, str, Callable[[pa.DataType], b
         yield "split.column", spec.split.column, lambda kind: _is_string(_inner(kind)), "a string"
     if spec.in_history is not None:
         yield "in_history", spec.in_history, pa.types.is_boolean, "a boolean"
-    for feature in spec.encoded_features:
+    for feature in (feature for feature in spec.encoded_features if feature.name not in spec.domains[domain].absent):
         use, direct = f"Feature {feature.name}", feature.encoding == "direct"
         ids = ("an integer", pa.types.is_integer) if direct else ("an integer or a string", _is_id)
         if feature.kind == "dense":

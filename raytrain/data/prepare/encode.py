@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raytrain.data.prepare.events import clean, dense_values, id_values, list_values, side_codes
+from raytrain.data.prepare.events import NO_SPLIT, clean, dense_values, id_values, list_values, side_codes
 from raytrain.data.prepare.fingerprint import bucket_of, hashed_ids
 from raytrain.data.prepare.spec import ITEM, LABEL, TIME, USER, EventSpec, FeatureSpec, IdSpace
 from raytrain.storage import Storage
@@ -32,7 +32,7 @@ class BlockParts:
     """distinct ids"""
     items: npt.NDArray[np.int32]
     unknown: Counter[str]
-    """feature or side column -> rows with id 0 (dense: with a missing value)"""
+    """feature -> samples, side column -> events of a history with id 0 (dense: with a missing value)"""
 
 
 def partial_schema(spec: EventSpec) -> pa.Schema:
@@ -55,12 +55,15 @@ def encode_block(
     user = _ids(events.user, spec.keys.user, vocabularies.get(USER))
     item = _ids(events.item, spec.keys.item, vocabularies.get(ITEM))
     columns = [pa.array(user), pa.array(item), pa.array(events.time), pa.array(events.label)]
+    is_sample = np.ones(len(user), bool) if events.split is None else events.split != NO_SPLIT
+    is_event = np.ones(len(user), bool) if events.in_history is None else events.in_history
     for feature in spec.encoded_features:
-        column, unknown[feature.name] = _feature(feature, events.block[feature.source_column], vocabularies.get(feature.table_name))
+        column, missing = _feature(feature, events.block[feature.source_column], vocabularies.get(feature.table_name))
+        unknown[feature.name] = int((missing & is_sample).sum())
         columns.append(column)
     for side in spec.side_columns:
         codes = side_codes(events.block[side.source_column], side.num_values)
-        unknown[SIDE_PREFIX + side.name] = int((codes == 0).sum())
+        unknown[SIDE_PREFIX + side.name] = int(((codes == 0) & is_event).sum())
         columns.append(pa.array(codes))
     columns += [pa.array(use.astype(np.int8)) for use in (events.split, events.in_history) if use is not None]
     table = pa.Table.from_arrays(columns, schema=partial_schema(spec))
@@ -70,6 +73,8 @@ def encode_block(
 
 
 def _ids(values: pa.Array, space: IdSpace, vocabulary: pa.Array | None) -> npt.NDArray[np.int32]:
+    if values.null_count == len(values):
+        return np.zeros(len(values), np.int32)
     if vocabulary is not None:
         return np.asarray(pc.fill_null(pc.index_in(values, vocabulary), -1), dtype=np.int32) + np.int32(1)
     assert space.num_rows is not None
@@ -79,20 +84,21 @@ def _ids(values: pa.Array, space: IdSpace, vocabulary: pa.Array | None) -> npt.N
     return np.where((ids > 0) & (ids < space.num_rows), ids, 0).astype(np.int32)
 
 
-def _feature(feature: FeatureSpec, column: pa.ChunkedArray, vocabulary: pa.Array | None) -> tuple[pa.Array, int]:
+def _feature(feature: FeatureSpec, column: pa.ChunkedArray, vocabulary: pa.Array | None) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """The encoded column, and the rows where nothing is known."""
     if feature.kind == "dense":
-        values, num_missing = dense_values(column, feature.missing)
-        return pa.array(values), num_missing
+        values, missing = dense_values(column, feature.missing)
+        return pa.array(values), missing
     if feature.kind == "id":
         ids = _ids(id_values(column), feature, vocabulary)
-        return pa.array(ids), int((ids == 0).sum())
+        return pa.array(ids), ids == 0
     assert feature.max_values is not None
     rows, parts = list_values(column, feature.max_values)
     ids = _ids(parts, feature, vocabulary)
     rows, ids = rows[ids > 0], ids[ids > 0]
     lengths = np.bincount(rows, minlength=len(column))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)), int((lengths == 0).sum())
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)), lengths == 0
 
 
 def _write_by_bucket(table: pa.Table, bucket: npt.NDArray[np.int64], num_buckets: int, scratch: Storage, file: str) -> None:

@@ -78,6 +78,15 @@ def clean(block: pa.Table, spec: EventSpec) -> tuple[Events, Counter[str]]:
     return (events if keep.all() else events.select(keep)), +dropped
 
 
+def add_absent(block: pa.Table, spec: EventSpec, domain: str) -> pa.Table:
+    """``block`` with a column of nulls for each feature that its domain does not have."""
+    types = {"id": pa.int64(), "multi": pa.list_(pa.int64()), "dense": pa.float64()}
+    for feature in spec.absent_features(domain):
+        if feature.source_column not in block.column_names:
+            block = block.append_column(feature.source_column, pa.nulls(block.num_rows, types[feature.kind]))
+    return block
+
+
 def id_values(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Integers as int64 and strings as large_string, in one chunk; unsigned 64-bit values wrap, one to one."""
     array = _one_chunk(column)
@@ -100,11 +109,11 @@ def list_values(column: pa.ChunkedArray, max_values: int) -> tuple[npt.NDArray[n
     return rows[keep].astype(np.int64), values.filter(pa.array(keep))
 
 
-def dense_values(column: pa.ChunkedArray, missing: float) -> tuple[npt.NDArray[np.float32], int]:
-    """float32 [N] with ``missing`` in place of nulls and non-finite values, and how many those were."""
+def dense_values(column: pa.ChunkedArray, missing: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """float32 [N] with ``missing`` in place of nulls and non-finite values, and which rows those are."""
     values = _one_chunk(column).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float32)
     bad = ~np.isfinite(values)
-    return np.where(bad, np.float32(missing), values), int(bad.sum())
+    return np.where(bad, np.float32(missing), values), bad
 
 
 def side_codes(column: pa.ChunkedArray, num_values: int) -> npt.NDArray[np.int8]:

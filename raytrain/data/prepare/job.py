@@ -16,6 +16,7 @@ from raytrain.data.prepare.as_of import AsOfOptions, add_as_of, check_as_of
 from raytrain.data.prepare.blocks import BlockRef, map_blocks
 from raytrain.data.prepare.check import EventFiles, check_events
 from raytrain.data.prepare.encode import BlockParts, encode_block
+from raytrain.data.prepare.events import add_absent
 from raytrain.data.prepare.output import SCRATCH, SUMMARY_FILE, claim, clear, delete_directory, keep_apart, make_directory, write_vocabulary
 from raytrain.data.prepare.result import EncodedDomain, build_contract, dropped_rows, summary
 from raytrain.data.prepare.scan import Cut, Scan, scan_block
@@ -115,7 +116,7 @@ def _scan(spec: EventSpec, files: dict[str, EventFiles]) -> Scan:
     if spec.label.currency_column is not None:
         columns.add(spec.label.currency_column)
     scan = Scan(spec)
-    for domain, block in map_blocks(_blocks(files), columns, lambda _, block: scan_block(block, spec)):
+    for domain, block in map_blocks(_blocks(files), columns, lambda domain, block: scan_block(add_absent(block, spec, domain), spec)):
         scan.add(domain, block)
     return scan
 
@@ -135,7 +136,7 @@ def _encode(
     shared: Any = ray.put(vocabularies)
 
     def encode(domain: str, block: pa.Table) -> BlockParts:
-        return encode_block(block, spec, ray.get(shared), num_buckets, scratch, _partials(domain))
+        return encode_block(add_absent(block, spec, domain), spec, ray.get(shared), num_buckets, scratch, _partials(domain))
 
     encoded = {domain: EncodedDomain.empty(table_rows) for domain in files}
     for domain, part in map_blocks(_blocks(files), columns, encode):

@@ -150,7 +150,8 @@ def _features(spec: EventSpec, buckets: dict[str, list[Bucket]]) -> tuple[Featur
     for feature in spec.features:
         if feature.kind == "dense":
             # Added in domain and bucket order: floating point sums have to come out the same every time.
-            moments = sum((bucket.moments[feature.name] for written in buckets.values() for bucket in written), Moments())
+            known = (bucket.moments.get(feature.name, Moments()) for written in buckets.values() for bucket in written)
+            moments = sum(known, Moments())
             features.append(Feature(name=feature.name, kind="dense", mean=moments.mean, std=moments.std))
         else:
             table = feature.name if feature.name in (USER, ITEM) else feature.table_name

@@ -63,7 +63,10 @@ def scan_block(block: pa.Table, spec: EventSpec) -> BlockScan:
     events, dropped = clean(block, spec)
     values: dict[str, pa.Array] = {}
     for table, columns in spec.vocabularies().items():
-        values[table] = _distinct([_values(events.block[column]) for column in columns])
+        # Nulls alone, as of a feature that the domain does not have, say nothing of the type of the values.
+        found = [part for part in (_values(events.block[column]) for column in columns) if part.null_count < len(part)]
+        if found:
+            values[table] = _distinct(found)
     times, index, rows = np.unique(events.time, return_inverse=True, return_counts=True)
     usable = (events.label == 0) | (events.label == 1) if spec.label.amount is None else np.isfinite(events.label) & (events.label >= 0)
     bad = events.label[~usable]
@@ -161,7 +164,8 @@ class Scan:
 
     def vocabularies(self) -> dict[str, pa.Array]:
         """table -> its distinct values, ascending: the value at index i has id i + 1."""
-        return {table: _ascending(self._values[table].result()) for table in self.spec.vocabularies()}
+        empty = pa.array([], pa.large_string())
+        return {table: _ascending(self._values[table].result()) if table in self._values else empty for table in self.spec.vocabularies()}
 
     def cut(self) -> Cut | None:
         """The times that split every domain; None where a column says the split of each row.

@@ -134,6 +134,9 @@ class DomainSpec(Section):
     role: Literal["target", "source"]
     path: str
     """A Parquet file, a directory of them (searched below), or a pattern with * and ?, on any file system."""
+    absent: tuple[str, ...] = ()
+    """Features that a source's events do not have, which is an error unless it is said here: all rows get id 0, no values, or
+    ``missing``, and mean and std are taken without them."""
 
 
 class SplitRule(Section):
@@ -199,6 +202,14 @@ class EventSpec(Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"Names under {what} have to differ. Received: {', '.join(twice)} twice. Rename one.")
+        columns = {feature.name for feature in self.encoded_features}
+        for source, domain in self.domains.items():
+            for feature in domain.absent:
+                if domain.role == "target" or feature not in columns:
+                    raise ValueError(
+                        "absent has to list features that the target has and a source has not. "
+                        f"Received: domains.{source}.absent={feature}. Choose of: {', '.join(sorted(columns))}, under a source."
+                    )
         ids = {USER, ITEM, *(f.name for f in self.features if f.kind == "id")}
         lists = {f.name for f in self.features if f.kind == "multi"}
         for what, name, known in (("slice", self.slice, ids | lists), ("group", self.group, ids)):
@@ -221,6 +232,10 @@ class EventSpec(Section):
     def encoded_features(self) -> tuple[FeatureSpec, ...]:
         """The features that are columns of their own; user and item are key columns already."""
         return tuple(feature for feature in self.features if feature.name not in (USER, ITEM))
+
+    def absent_features(self, domain: str) -> tuple[FeatureSpec, ...]:
+        """The features whose columns a domain does not have."""
+        return tuple(feature for feature in self.encoded_features if feature.name in self.domains[domain].absent)
 
     @property
     def side_columns(self) -> tuple[SideSpec, ...]:

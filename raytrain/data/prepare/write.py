@@ -71,7 +71,7 @@ class Bucket:
     max_events: int
     history_digest: str
     moments: dict[str, Moments]
-    """dense feature -> moments of training rows"""
+    """dense feature that the domain has -> moments of training rows"""
     train_slices: npt.NDArray[np.int32]
     """distinct slice ids of training rows"""
     slices: npt.NDArray[np.int32]
@@ -132,7 +132,9 @@ def write_bucket(
         )
         if split == "train":
             moments = {
-                feature.name: _moments(part[feature.name].to_numpy()) for feature in spec.encoded_features if feature.kind == "dense"
+                feature.name: _moments(part[feature.name].to_numpy())
+                for feature in spec.encoded_features
+                if feature.kind == "dense" and feature.name not in spec.domains[domain].absent
             }
     histories, offsets = history_table(events, spec)
     write_table(histories, output, bucket_file(history_path(domain), bucket), _user_groups(offsets, layout.row_group_events))

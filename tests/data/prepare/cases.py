@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from raytrain.data.contract import Contract, save_contract
 from raytrain.data.prepare.check import check_events
 from raytrain.data.prepare.encode import encode_block
+from raytrain.data.prepare.events import add_absent
 from raytrain.data.prepare.result import EncodedDomain, build_contract
 from raytrain.data.prepare.scan import Scan, scan_block
 from raytrain.data.prepare.spec import EventSpec
@@ -73,7 +74,7 @@ def prepare_here(
     scan = Scan(declared)
     for name, parts in tables.items():
         for part in parts:
-            scan.add(name, scan_block(part, declared))
+            scan.add(name, scan_block(add_absent(part, declared, name), declared))
     scan.check()
     cut, vocabularies = scan.cut(), scan.vocabularies()
     rows = {table: count or len(vocabularies[table]) + 1 for table, count in declared.table_rows().items()}
@@ -86,7 +87,9 @@ def prepare_here(
         ):
             (path / folder).mkdir(parents=True)
         for part in parts:
-            encoded[name].add(encode_block(part, declared, vocabularies, num_buckets, scratch, f"partials/{name}"))
+            encoded[name].add(
+                encode_block(add_absent(part, declared, name), declared, vocabularies, num_buckets, scratch, f"partials/{name}")
+            )
         where = (encoded[name].files, declared, cut, Layout(64, 512), scratch, storage)
         buckets[name] = [write_bucket(name, bucket, *where, probe_share) for bucket in range(num_buckets)]
     contract = build_contract(declared, rows, encoded, buckets, num_buckets)

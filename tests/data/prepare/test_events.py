@@ -92,10 +92,10 @@ def test_list_values_keeps_the_first_values_and_no_nulls():
 
 
 def test_dense_values_counts_what_it_replaces():
-    values, num_missing = dense_values(pa.chunked_array([[1.5, None, math.inf, math.nan]]), missing=-1.0)
+    values, missing = dense_values(pa.chunked_array([[1.5, None, math.inf, math.nan]]), missing=-1.0)
     assert values.tolist() == [1.5, -1.0, -1.0, -1.0]
     assert values.dtype == np.float32
-    assert num_missing == 3
+    assert missing.tolist() == [False, True, True, True]
 
 
 def test_side_codes_out_of_range_become_zero():

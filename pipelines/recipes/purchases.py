@@ -1,12 +1,18 @@
 """Order lines -> one row a customer and as-of date: what was known strictly before it, and what it brought after it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
-from pipelines.recipes.online_retail_files import Floats, Ints, Lines
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 DAY_S = 86_400
-HORIZON_DAYS = 90
 WINDOWS_DAYS = (30, 90, 365)
 DENSE = (
     "recency_days",
@@ -18,26 +24,74 @@ DENSE = (
     "mean_basket",
 )
 """Written as log1p."""
-VALUE_EDGES = (100, 200, 400, 800, 1600)
-"""GBP of a first order: 6 tiers."""
-QUANTITY_EDGES = (3, 6, 12, 24)
-"""Pieces on the median line of a first order: 5 tiers."""
 NUM_QUANTITIES, NUM_PRICES = 16, 16
 """Codes of side information: 1 + floor(log2(pieces)), 1 + floor(log2(pence))."""
 
 _AMOUNT_DECIMALS = 3
 
 
-def samples_at(lines: Lines, as_of: int) -> pa.Table:
+@dataclass(frozen=True)
+class Lines:
+    """N order lines of known customers by (time, amount, item): columns of equal length, text as codes into its sorted values."""
+
+    user: Ints
+    time: Ints
+    """Seconds; local time taken for UTC"""
+    order: Ints
+    """-1 where the invoice is not known"""
+    item: Ints
+    """-1 where it is not known"""
+    quantity: Ints
+    """Negative for a return"""
+    price: Floats
+    """Of one piece, in the source's currency"""
+    place: Ints
+    """Where it was bought: a country, a store"""
+    items: tuple[str, ...]
+    """[number of items]"""
+    places: tuple[str, ...]
+
+    @property
+    def amount(self) -> Floats:
+        """[N], negative for a return"""
+        return self.quantity * self.price
+
+    @property
+    def bought(self) -> npt.NDArray[np.bool_]:
+        """[N], true for a line of a purchase"""
+        return (self.quantity > 0) & (self.item >= 0)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: slice | npt.NDArray[np.bool_] | Ints) -> "Lines":
+        user, time, order, item, quantity, place = (
+            column[rows] for column in (self.user, self.time, self.order, self.item, self.quantity, self.place)
+        )
+        return Lines(user, time, order, item, quantity, self.price[rows], place, self.items, self.places)
+
+    def in_order(self) -> "Lines":
+        """The lines in the order that this class promises, whatever order they came in."""
+        return self.take(np.lexsort((self.order, self.quantity, self.user, self.item, self.amount, self.time)))
+
+
+def codes(column: "pd.Series[Any]") -> tuple[Ints, tuple[str, ...]]:
+    """([N] index into the sorted values or -1 for null, the values as text)"""
+    found, values = pd.factorize(column, sort=True, use_na_sentinel=True)
+    return found.astype(np.int64), tuple(str(value) for value in values)
+
+
+def samples_at(lines: Lines, as_of: int, horizon_days: int, slice_of: Callable[[Lines, Ints], list[str]] | None = None) -> pa.Table:
     """The samples of one as-of date.
 
     Args:
-        as_of: seconds. Features are of lines strictly before it, the label of lines after it, up to ``HORIZON_DAYS`` later
+        as_of: seconds. Features are of lines strictly before it, the label of lines after it, up to ``horizon_days`` later
             and that moment included: a line at exactly ``as_of`` is in neither.
+        slice_of: (lines of the customers' first orders, the customers, ascending) -> a text for each.
 
     Returns:
-        One row a customer with a purchase before ``as_of``, by ascending customer: user, item (of the latest purchase; of lines at one time
-        the dearest), time, label (GBP, returns netted, at least 0), country (of that line), first_order (slice), and ``DENSE``.
+        One row a customer with a purchase before ``as_of``, by ascending customer: user, item and place (of the latest purchase; of
+        lines at one time the dearest), time, label (money, returns netted, at least 0), ``DENSE``, and first_order (``slice_of``).
     """
     past = lines.take(slice(0, int(np.searchsorted(lines.time, as_of, "left"))))
     users = np.unique(past.user[past.bought])
@@ -53,7 +107,7 @@ def samples_at(lines: Lines, as_of: int) -> pa.Table:
     order_owner, order_age = buyer[first_lines], as_of - bought.time[first_lines]
     items = np.unique(buyer * len(lines.items) + bought.item) // max(1, len(lines.items))
     age, num_orders = as_of - past.time, np.bincount(order_owner, minlength=count)
-    values = {
+    values: dict[str, Any] = {
         "recency_days": (as_of - bought.time[latest]) / DAY_S,
         "tenure_days": (as_of - bought.time[earliest]) / DAY_S,
         "orders_all": num_orders,
@@ -64,39 +118,27 @@ def samples_at(lines: Lines, as_of: int) -> pa.Table:
     for days in WINDOWS_DAYS:
         values[f"orders_{days}d"] = np.bincount(order_owner[order_age <= days * DAY_S], minlength=count)
         values[f"spend_{days}d"] = _net(user[age <= days * DAY_S], past.amount[age <= days * DAY_S], count)
+    columns: dict[str, Any] = {name: np.log1p(values[name]).astype(np.float32) for name in DENSE}
+    if slice_of is not None:
+        columns["first_order"] = slice_of(bought.take(bought.order == bought.order[earliest][buyer]), users)
     return pa.table(
         {
             "user": users,
             "item": pa.array(lines.items).take(pa.array(bought.item[latest])),
             "time": np.full(count, as_of),
-            "label": revenue(lines, users, as_of),
-            "country": pa.array(lines.countries).take(pa.array(bought.country[latest])),
-            "first_order": first_orders(bought.take(bought.order == bought.order[earliest][buyer]), users),
-            **{name: np.log1p(values[name]).astype(np.float32) for name in DENSE},
+            "label": revenue(lines, users, as_of, horizon_days),
+            "place": pa.array(lines.places).take(pa.array(bought.place[latest])),
+            **columns,
         }
     )
 
 
-def revenue(lines: Lines, users: Ints, as_of: int) -> Floats:
-    """[U] GBP of ``users`` (ascending) in (as_of, as_of + ``HORIZON_DAYS``]: quantity x price, returns netted, floored at 0."""
-    first, stop = np.searchsorted(lines.time, [as_of, as_of + HORIZON_DAYS * DAY_S], "right")
+def revenue(lines: Lines, users: Ints, as_of: int, horizon_days: int) -> Floats:
+    """[U] what ``users`` (ascending) pay in (as_of, as_of + ``horizon_days``]: quantity x price, returns netted, floored at 0."""
+    first, stop = np.searchsorted(lines.time, [as_of, as_of + horizon_days * DAY_S], "right")
     future = lines.take(slice(int(first), int(stop)))
     future = future.take(np.isin(future.user, users))
     return _net(np.searchsorted(users, future.user), future.amount, len(users))
-
-
-def first_orders(lines: Lines, users: Ints) -> list[str]:
-    """[U] the slice of each of ``users`` (ascending): value of its first order x pieces on the median line, for example
-    "GBP 100-200, 3-5 a line". ``lines`` are those of the first orders."""
-    user = np.searchsorted(users, lines.user)
-    value = np.bincount(user, lines.amount, len(users))
-    by_quantity = np.lexsort((lines.quantity, user))
-    counts = np.bincount(user, minlength=len(users))
-    middle = np.cumsum(counts) - counts + (counts - 1) // 2
-    quantity = lines.quantity[by_quantity][middle]
-    values, quantities = _tiers(VALUE_EDGES, 0, 0), _tiers(QUANTITY_EDGES, 1, 1)
-    pairs = zip(np.searchsorted(VALUE_EDGES, value, "right"), np.searchsorted(QUANTITY_EDGES, quantity, "right"), strict=True)
-    return [f"GBP {values[tier]}, {quantities[size]} a line" for tier, size in pairs]
 
 
 def history_of(lines: Lines) -> pa.Table:
@@ -124,9 +166,3 @@ def _first_of(user: Ints, count: int, rows: Ints) -> Ints:
     found, index = np.unique(user, return_index=True)
     assert len(found) == count
     return np.asarray(rows[index])
-
-
-def _tiers(edges: tuple[int, ...], first: int, gap: int) -> list[str]:
-    """Names of the ranges between ``edges``: the last one is open."""
-    starts = (first, *edges)
-    return [*(f"{start}-{stop - gap}" for start, stop in zip(starts, edges, strict=False)), f"{edges[-1]}+"]
