@@ -16,9 +16,8 @@ Harm = Literal["label_flip", "covariate_shift", "scale_shift"]
 class PlantedLtvSpec(Section):
     """Domains ``internal`` (target) and ``external`` (source); the rule of their labels and of each harm stands in ``rows.py``.
 
-    With these sizes a plain learner gains from the good external rows and loses by mixing all, whatever the harm (see
-    ``pipelines/recipes/planted_ltv_figures.py``, which measures it): with many more internal rows nothing is left to gain, with
-    many fewer even harmful rows help.
+    With these sizes a plain learner gains from the good external rows and loses by mixing all, whatever the harm:
+    ``pipelines/recipes/planted_ltv_figures.py`` measures it on every prepared set. The more internal rows, the less is left to gain.
     """
 
     dataset: str = "planted_ltv"
