@@ -17,11 +17,15 @@ from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.online_retail import OnlineRetailRecipe
 from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.planted import PlantedRecipe
-from pipelines.recipes.planted_figures import FIGURES_FILE, measure
+from pipelines.recipes.planted_figures import FIGURES_FILE, PlantedFigures, measure
+from pipelines.recipes.planted_ltv import PlantedLtvRecipe
+from pipelines.recipes.planted_ltv_figures import PlantedLtvFigures
+from pipelines.recipes.planted_ltv_figures import measure as measure_ltv
 from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
 from raytrain.data.planted import generate_planted
+from raytrain.data.planted_ltv import generate_planted_ltv
 from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
 from raytrain.data.prepare.write import Layout
@@ -30,7 +34,14 @@ from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
 RecipeSection = Annotated[
-    CompleteJourneyRecipe | KuaiRandRecipe | MovieLensRecipe | OnlineRetailRecipe | ParquetRecipe | PlantedRecipe | SyntheticRecipe,
+    CompleteJourneyRecipe
+    | KuaiRandRecipe
+    | MovieLensRecipe
+    | OnlineRetailRecipe
+    | ParquetRecipe
+    | PlantedLtvRecipe
+    | PlantedRecipe
+    | SyntheticRecipe,
     Field(discriminator="name"),
 ]
 
@@ -63,11 +74,11 @@ class PrepareConfig(Section):
 
     @model_validator(mode="after")
     def _check_as_of(self) -> Self:
-        if self.as_of is not None and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
+        if self.as_of is not None and isinstance(self.recipe, SyntheticRecipe | PlantedLtvRecipe | PlantedRecipe):
             raise ValueError(
                 "Synthetic and planted rows are streamed, as-of features need them in memory. Received: as_of. Set as_of=null."
             )
-        if self.probe_share and isinstance(self.recipe, SyntheticRecipe | PlantedRecipe):
+        if self.probe_share and isinstance(self.recipe, SyntheticRecipe | PlantedLtvRecipe | PlantedRecipe):
             raise ValueError(
                 f"Only recipes of events cut a probe split. Received: probe_share={self.probe_share}, recipe.name={self.recipe.name}. "
                 "Set it to 0."
@@ -97,13 +108,20 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
         return generate(config.recipe, config.output, say, *sizes, num_threads=config.num_cpus)
     if isinstance(config.recipe, PlantedRecipe):
         contract = generate_planted(config.recipe, config.output, say, *sizes, num_threads=config.num_cpus)
-        figures = measure(config.output)
-        Storage(config.output).write_text(FIGURES_FILE, json.dumps(figures.to_json(), indent=2) + "\n")
-        for line in figures.lines():
-            say(line)
+        _keep_figures(config.output, measure(config.output), say)
+        return contract
+    if isinstance(config.recipe, PlantedLtvRecipe):
+        contract = generate_planted_ltv(config.recipe, config.output, say, config.num_buckets, config.row_group_rows)
+        _keep_figures(config.output, measure_ltv(config.output), say)
         return contract
     if config.recipe.notice is not None:
         say(config.recipe.notice)
     layout = Layout(config.row_group_rows, config.row_group_events)
     options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of, config.probe_share)
     return prepare_events(config.recipe.stage, config.output, options, say)
+
+
+def _keep_figures(output: str, figures: PlantedFigures | PlantedLtvFigures, say: Callable[[str], None]) -> None:
+    Storage(output).write_text(FIGURES_FILE, json.dumps(figures.to_json(), indent=2) + "\n")
+    for line in figures.lines():
+        say(line)

@@ -16,7 +16,7 @@ from pipelines.study_cost_plan import CostPlan
 from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
-from raytrain.metrics.bootstrap import Metric
+from raytrain.metrics.bootstrap import ClickMetric
 from raytrain.settings import Section, nearest, parse_yaml, with_overrides
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -67,7 +67,7 @@ class Study(Section):
     search: Search = Search()
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default={})
     """Dotted key of the job -> values; every arm runs at every combination."""
-    metrics: tuple[Metric, ...] = Field(default=("auc", "gauc", "logloss"), min_length=1)
+    metrics: tuple[ClickMetric, ...] = Field(default=("auc", "gauc", "logloss"), min_length=1)
     comparisons: tuple[tuple[str, str], ...] = ()
     """(a, b): a less b. With a grid, arms are compared point by point; full names (din-dim8) compare points."""
     reference: str | None = None

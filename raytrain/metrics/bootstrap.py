@@ -14,9 +14,15 @@ import numpy.typing as npt
 from raytrain.errors import DataError
 from raytrain.metrics.auc import RankedRows
 from raytrain.metrics.gauc import group_aucs
+from raytrain.metrics.gini import GiniState
 from raytrain.metrics.logloss import Array, row_losses
+from raytrain.metrics.ranking import Ranking
+from raytrain.metrics.spearman import SpearmanState
 
-Metric = Literal["auc", "gauc", "logloss"]
+ClickMetric = Literal["auc", "gauc", "logloss"]
+LtvMetric = Literal["norm_gini", "spearman", "pay_auc", "total_ratio", "total_error"]
+Metric = ClickMetric | LtvMetric
+"""``pay_auc`` is the AUC of a label above 0: its prediction vectors are those of paying, the others' those of the amount."""
 Multiplicity = npt.NDArray[np.float64]
 Scorer = Callable[[Multiplicity], float]
 """How often each group was drawn -> the metric."""
@@ -34,7 +40,8 @@ def paired_bootstrap(
     """(difference, low, high): metric of A less metric of B, each a mean over seeds, with its 95 % percentile interval.
 
     predictions_a, predictions_b: one [N] vector a seed, NaN-free. label: [N]. group: int64 [N].
-    Resamples without both classes (a few users) are left out of the interval; where no value is defined it is NaN.
+    Resamples without both classes, or with equal amounts alone (a few users), are left out of the interval; where no value
+    is defined it is NaN.
 
     Raises:
         DataError: no seed, no row, or vectors of different lengths.
@@ -47,7 +54,7 @@ def paired_bootstrap(
             f"predictions and group={sorted(set(lengths))} rows. Predict the same rows with every model and seed."
         )
     groups, user = np.unique(group, return_inverse=True)
-    make = {"auc": _auc_scorer, "gauc": _gauc_scorer, "logloss": _logloss_scorer}[metric]
+    make = _SCORERS[metric]
     scorers_a = [make(np.asarray(prediction), np.asarray(label), user) for prediction in predictions_a]
     scorers_b = [make(np.asarray(prediction), np.asarray(label), user) for prediction in predictions_b]
 
@@ -85,9 +92,63 @@ def _logloss_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp])
     return _ratio_scorer(losses, np.bincount(user).astype(np.float64))
 
 
+def _gini_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    # Rows of no value add nothing to the sums, and are most rows: they are ranked, but their ranks are never read.
+    valued = np.flatnonzero(label)
+    amount, owner = label[valued].astype(np.float64), user[valued]
+    by_prediction, by_label = _ranking_of_users(prediction, user, valued), _ranking_of_users(label, user, valued)
+
+    def score(multiplicity: Multiplicity) -> float:
+        ranks = by_prediction.centred(multiplicity), by_label.centred(multiplicity)
+        return GiniState.summed(amount, multiplicity[owner], *ranks).value()
+
+    return score
+
+
+def _spearman_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    # By ascending prediction half of the look-ups walk memory in order.
+    rows = np.argsort(prediction)
+    owner = user[rows]
+    by_prediction, by_label = _ranking_of_users(prediction, user, rows), _ranking_of_users(label, user, rows)
+
+    def score(multiplicity: Multiplicity) -> float:
+        ranks = by_prediction.centred(multiplicity), by_label.centred(multiplicity)
+        return SpearmanState.summed(multiplicity[owner], *ranks).value()
+
+    return score
+
+
+def _ranking_of_users(score: Array, user: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> Ranking:
+    """Centred ranks of some rows among all, where a multiplicity [users] stands for row weights."""
+    ranking = Ranking.of(score)
+    return Ranking(user[ranking.order], ranking.num_below[rows], ranking.num_through[rows])
+
+
+def _total_ratio_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    predicted, observed = np.bincount(user, prediction), np.bincount(user, label)
+    return _ratio_scorer(predicted.astype(np.float64), observed.astype(np.float64))
+
+
+def _total_error_scorer(prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    ratio = _total_ratio_scorer(prediction, label, user)
+    return lambda multiplicity: abs(ratio(multiplicity) - 1)
+
+
 def _ratio_scorer(numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64]) -> Scorer:
     def score(multiplicity: Multiplicity) -> float:
         total = float(multiplicity @ denominator)
         return float(multiplicity @ numerator) / total if total else float("nan")
 
     return score
+
+
+_SCORERS: dict[Metric, Callable[[Array, Array, npt.NDArray[np.intp]], Scorer]] = {
+    "auc": _auc_scorer,
+    "gauc": _gauc_scorer,
+    "logloss": _logloss_scorer,
+    "norm_gini": _gini_scorer,
+    "spearman": _spearman_scorer,
+    "pay_auc": _auc_scorer,
+    "total_ratio": _total_ratio_scorer,
+    "total_error": _total_error_scorer,
+}

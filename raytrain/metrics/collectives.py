@@ -16,6 +16,10 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def own_rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
 def gather(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """float64 [N], equally long on every rank -> float64 [R, N] by rank, the same on every rank."""
     num_ranks = world_size()

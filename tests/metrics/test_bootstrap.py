@@ -8,16 +8,30 @@ import pytest
 from raytrain.errors import DataError
 from raytrain.metrics.auc import auc
 from raytrain.metrics.bootstrap import Metric, paired_bootstrap
+from raytrain.metrics.calibration import pcoc
 from raytrain.metrics.gauc import gauc
+from raytrain.metrics.gini import norm_gini
 from raytrain.metrics.logloss import logloss
+from raytrain.metrics.spearman import spearman
+from raytrain.metrics.total_error import total_error
 
 METRICS: tuple[Metric, ...] = ("auc", "gauc", "logloss")
+LTV_METRICS: tuple[Metric, ...] = ("norm_gini", "spearman", "pay_auc", "total_ratio", "total_error")
+PLAIN = {
+    "auc": auc,
+    "logloss": logloss,
+    "norm_gini": norm_gini,
+    "spearman": spearman,
+    "pay_auc": auc,
+    "total_ratio": pcoc,
+    "total_error": total_error,
+}
 
 
 def plain(metric: Metric, prediction: np.ndarray, label: np.ndarray, group: np.ndarray) -> float:
     if metric == "gauc":
         return gauc(prediction, label, group)
-    return {"auc": auc, "logloss": logloss}[metric](prediction, label)
+    return PLAIN[metric](prediction, label)
 
 
 def planted(num_users: int = 400, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
@@ -33,16 +47,25 @@ def planted(num_users: int = 400, seed: int = 0) -> tuple[list[np.ndarray], list
     return [model(0.3), model(0.3)], [model(1.5), model(1.5)], label, group
 
 
-@pytest.mark.parametrize("metric", METRICS)
+def planted_for(metric: Metric, num_users: int = 400) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
+    """The same with amounts: a row that paid did so in tiers, and the models know the tier as well as they know the click."""
+    a, b, label, group = planted(num_users)
+    if metric in METRICS:
+        return a, b, label, group
+    tier = np.random.default_rng(1).choice(np.array([1, 6, 30, 328], dtype=np.float32), len(label))
+    return [p * tier for p in a], [p * tier for p in b], label * tier, group
+
+
+@pytest.mark.parametrize("metric", [*METRICS, *LTV_METRICS])
 def test_the_point_is_the_metric_of_all_rows(metric):
-    a, b, label, group = planted()
+    a, b, label, group = planted_for(metric)
     expected = np.mean([plain(metric, p, label, group) for p in a]) - np.mean([plain(metric, p, label, group) for p in b])
     assert paired_bootstrap(a, b, label, group, metric, num_resamples=2)[0] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*METRICS, *LTV_METRICS])
 def test_a_resample_is_whole_users_repeated(metric):
-    a, b, label, group = planted(num_users=40)
+    a, b, label, group = planted_for(metric, num_users=40)
     _, low, high = paired_bootstrap(a, b, label, group, metric, num_resamples=1, seed=5)
     assert low == high
     users = np.unique(group)
@@ -53,9 +76,9 @@ def test_a_resample_is_whole_users_repeated(metric):
     assert low == pytest.approx(np.mean(values[0]) - np.mean(values[1]), rel=1e-12)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [*METRICS, "norm_gini", "spearman", "pay_auc"])
 def test_a_planted_difference_is_found(metric):
-    a, b, label, group = planted()
+    a, b, label, group = planted_for(metric)
     difference, low, high = paired_bootstrap(a, b, label, group, metric, num_resamples=200)
     better = -1 if metric == "logloss" else 1
     assert low < difference < high

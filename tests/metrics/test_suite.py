@@ -159,7 +159,7 @@ def test_memory_is_bounded_by_the_limit():
     suite = MetricSuite(exact_limit_rows=300)
     for start in range(0, 5000, 50):
         feed(suite, columns, np.arange(start, start + 50))
-        assert suite._ranking.num_rows + suite._num_pending <= 2 * 300
+        assert suite._ranking.num_rows + suite._pending.num_rows <= 2 * 300
 
 
 @pytest.mark.parametrize("exact_first", [True, False], ids=["histogram into exact", "exact into histogram"])

@@ -33,9 +33,9 @@ class Written:
     max_time: int | None = None
 
 
-def splits_of(domain: str, written: list[Written]) -> dict[str, Split]:
+def splits_of(domain: str, written: list[Written], splits: tuple[str, ...] = SPLITS) -> dict[str, Split]:
     """The contract's entry for each split of ``domain``, of whose files ``written`` tells."""
-    files = {split: [file for file in written if file.domain == domain and file.split == split] for split in SPLITS}
+    files = {split: [file for file in written if file.domain == domain and file.split == split] for split in splits}
     return {
         split: Split(
             path=sample_path(domain, split),
