@@ -1,0 +1,169 @@
+"""How an external row's gain is estimated: one interface, and what each estimator needs.
+
+The paper (arXiv 2406.10517) compares both networks' performance on internal samples and does not say when or on what; ``siamese``
+is our reading of it. The others are our choice. All losses are without bridges, which would favour rows like the teacher's.
+
+Shapes: B rows of this rank, N external and M internal ones among them.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from raytrain.adsnet_config import GainSection
+from raytrain.models.adsnet.gain.functional import directional_derivatives, evaluating, mean_gradient
+from raytrain.models.adsnet.gain.rows import JudgedRows, Reduce, RowGains
+from raytrain.models.adsnet.gain.tentative import TentativeGain
+from raytrain.models.adsnet.pair import PseudoSiamese
+
+
+class GainEstimator(Protocol):
+    """Says what rows are worth to the gain network."""
+
+    is_scaled: bool
+    """Whether gains are of no natural unit and are judged as shares of what internal rows gain."""
+    judges_rows: bool
+    """Whether a row is judged by its own gain; else by its slice's mean."""
+
+    def wants_probe(self, step: int) -> bool:
+        """Whether ``estimate`` needs the probe at this step; the same on every rank."""
+        ...
+
+    def estimate(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> RowGains:
+        """Before backward; neither parameters nor gradients change. A collective."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+class FirstOrderGain:
+    """IG_j = <v, grad l_j> / |v| over the tower parameters, v the probe's gradient: what a step along row j takes off the probe's loss.
+
+    ``ledger`` averages it by slice, ``grad`` judges each row by its own.
+    """
+
+    is_scaled = True
+
+    def __init__(self, section: GainSection) -> None:
+        self.judges_rows = section.estimator == "grad"
+        self._section = section
+        self._direction: dict[str, Tensor] = {}
+
+    def wants_probe(self, step: int) -> bool:
+        return not self._direction or step % self._section.refresh_steps == 0
+
+    def estimate(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> RowGains:
+        head = pair.gain.head
+        with evaluating(head):
+            if probe is not None:
+                self._direction = _unit_gradient(pair, probe, reduce)
+            assert self._direction, "the first step needs a probe"
+            gain = directional_derivatives(head, rows.tower_inputs, rows.label, self._direction, self._section.derivative)
+        return RowGains(gain, rows.weight)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"direction.{name}": value for name, value in self._direction.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._direction = {name.removeprefix("direction."): value.clone() for name, value in state.items()}
+
+
+def _unit_gradient(pair: PseudoSiamese, probe: JudgedRows, reduce: Reduce) -> dict[str, Tensor]:
+    head = pair.gain.head
+    parameters = dict(head.named_parameters())
+    with torch.enable_grad():
+        row_loss = head(probe.tower_inputs, probe.label)
+        gradient = mean_gradient(row_loss, probe.internal_weight, list(parameters.values()), reduce)
+    length = torch.stack([part.square().sum() for part in gradient]).sum().sqrt().clamp(min=1e-30)
+    return {name: part / length for name, part in zip(parameters, gradient, strict=True)}
+
+
+class PairedGain:
+    """IG_j = l(V; x_i) - l(G; x_i) of an internal row i of the same slice: the literal reading of "for each external sample".
+
+    It says something only where such rows resemble each other. Pairs are made among a rank's own rows.
+    """
+
+    is_scaled = False
+    judges_rows = True
+
+    def wants_probe(self, step: int) -> bool:
+        return False
+
+    @torch.no_grad()
+    def estimate(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> RowGains:
+        internal = (rows.internal_weight > 0).nonzero()[:, 0]
+        external = rows.is_external.nonzero()[:, 0]
+        if not len(internal):
+            return RowGains.unknown(rows)
+        with evaluating(pair):
+            label = rows.label[internal]
+            vanilla = pair.vanilla.head.row_loss(pair.vanilla(rows.vanilla_inputs.rows(internal)).hidden, label)
+            gain = pair.gain.head.row_loss(pair.gain(rows.gain_inputs.rows(internal)).hidden, label)
+        partner = matched_rows(rows.slice[external], rows.slice[internal])
+        unknown = RowGains.unknown(rows)
+        return RowGains(
+            unknown.gain.index_put((external,), (vanilla - gain)[partner]),
+            unknown.evidence.index_put((external,), rows.weight[external]),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class NoGain:
+    """Says nothing: everything is mixed in."""
+
+    is_scaled = False
+    judges_rows = True
+
+    def wants_probe(self, step: int) -> bool:
+        return False
+
+    def estimate(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> RowGains:
+        return RowGains.unknown(rows)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+def matched_rows(external: Tensor, internal: Tensor) -> Tensor:
+    """The k-th external row of a slice -> the k-th internal row of it, in turn; where it has none, the k-th of all.
+
+    Args:
+        external: int64 [N], slices. internal: int64 [M], slices, M of 1 or more.
+
+    Returns:
+        int64 [N], places in ``internal``.
+    """
+    in_order, places = torch.sort(internal, stable=True)
+    first = torch.searchsorted(in_order, external)
+    count = torch.searchsorted(in_order, external, right=True) - first
+    sorted_external, external_places = torch.sort(external, stable=True)
+    rank_in_order = torch.arange(len(external), device=external.device) - torch.searchsorted(sorted_external, sorted_external)
+    rank = torch.empty_like(external).index_put((external_places,), rank_in_order)
+    partner = places[(first + rank % count.clamp(min=1)).clamp(max=len(internal) - 1)]
+    return torch.where(count > 0, partner, rank % len(internal))
+
+
+def build_estimator(section: GainSection, num_slices: int) -> GainEstimator:
+    """The estimator that ``section.estimator`` names."""
+    builders: dict[str, Any] = {
+        "ledger": lambda: FirstOrderGain(section),
+        "grad": lambda: FirstOrderGain(section),
+        "siamese": lambda: TentativeGain(section, num_slices),
+        "lookahead": lambda: TentativeGain(section, num_slices),
+        "paired": PairedGain,
+        "none": NoGain,
+    }
+    estimator: GainEstimator = builders[section.estimator]()
+    return estimator
