@@ -61,17 +61,23 @@ class GainSection(Section):
     """How an external row's gain is estimated, and what it takes to be accepted."""
 
     estimator: Literal["ledger", "siamese", "lookahead", "paired", "grad", "none"] = "ledger"
-    tau: float = -0.05
-    """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of what an internal row gains, of the others a loss."""
+    probe: Literal["internal", "held_out"] = "internal"
+    """What ``ledger`` and ``grad`` measure gain on. internal: the running gradient of the steps' own internal rows, which costs no
+    look-up. held_out: rows kept out of training. The others always take held-out rows."""
+    tau: float = -0.3
+    """Lowest gain that is accepted. Of ``ledger`` and ``grad`` a share of an internal row's: below 0, for accepted rows and internal
+    ones pull against each other where their sum has converged; with probe=held_out nearer to 0. Of the others a loss."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.97
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """What remains of a slice's evidence when more comes; 0 judges by the step alone, as the paper's siamese arm does."""
     min_rows: NonNegativeInt = 20
     """Rows of a slice that are seen before it is judged; until then it is left out."""
+    probe_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of probe=internal: what remains of the running gradient at the next step."""
     refresh_steps: PositiveInt = 1
-    """Steps between probe gradients."""
+    """Of probe=held_out: steps between its gradients."""
     derivative: Literal["jvp", "double_vjp"] = "jvp"
     """Forward mode, or twice reverse mode for layers that lack it."""
     step_size: PositiveFloat = 0.01

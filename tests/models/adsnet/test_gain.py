@@ -47,10 +47,22 @@ def test_gains_are_inner_products_with_every_rows_own_gradient(head, derivative)
     tower = pair.gain.head
     direction = row_gradients(tower, probe.tower_inputs, probe.label).mean(0)
     expected = row_gradients(tower, rows.tower_inputs, rows.label) @ (direction / direction.norm())
-    estimator = build_estimator(GainSection(estimator="ledger", derivative=derivative), 3)
+    estimator = build_estimator(GainSection(probe="held_out", derivative=derivative), 3)
     found = estimator.estimate(pair, rows, probe, one_rank)
     torch.testing.assert_close(found.gain, expected, rtol=1e-10, atol=1e-10)
     assert torch.equal(found.evidence, rows.weight)
+
+
+def test_the_running_gradient_of_internal_rows_is_a_probe_too() -> None:
+    pair, rows, other = world()
+    tower, inside = pair.gain.head, ~rows.is_external
+    first = row_gradients(tower, rows.tower_inputs[inside], rows.label[inside]).mean(0)
+    second = row_gradients(tower, other.tower_inputs, other.label)
+    estimator = build_estimator(GainSection(probe_decay=0.75), 3)
+    direction = 0.75 * 0.25 * first + 0.25 * second.mean(0)
+    estimator.estimate(pair, rows, None, one_rank)
+    found = estimator.estimate(pair, other, None, one_rank)
+    torch.testing.assert_close(found.gain, second @ (direction / direction.norm()), rtol=1e-10, atol=1e-10)
 
 
 def test_a_small_step_along_a_row_takes_its_gain_off_the_probe() -> None:
@@ -58,7 +70,7 @@ def test_a_small_step_along_a_row_takes_its_gain_off_the_probe() -> None:
     tower, size = pair.gain.head, 1e-6
     gradients = row_gradients(tower, rows.tower_inputs, rows.label)
     length = row_gradients(tower, probe.tower_inputs, probe.label).mean(0).norm()
-    gain = build_estimator(GainSection(), 3).estimate(pair, rows, probe, one_rank).gain
+    gain = build_estimator(GainSection(probe="held_out"), 3).estimate(pair, rows, probe, one_rank).gain
     vector = torch.nn.utils.parameters_to_vector(tower.parameters()).detach()
     before = tower(probe.tower_inputs, probe.label).mean()
     for row in range(len(gain)):
@@ -143,26 +155,27 @@ def test_looking_changes_nothing(estimator) -> None:
 
 
 def test_the_mode_comes_back_after_an_error() -> None:
-    head = torch.nn.Dropout()
-    with pytest.raises(KeyError), evaluating(head):
-        assert not head.training
-        raise KeyError
-    assert head.training
+    layer = torch.nn.Dropout()
+    with pytest.raises(TypeError), evaluating(layer):
+        layer("no tensor")
+    assert layer.training
 
 
 def test_a_probe_is_asked_for_at_the_start_and_then_every_few_steps() -> None:
     pair, rows, probe = world()
-    judge = GainJudge(GainSection(refresh_steps=4), 3)
+    section = GainSection(probe="held_out", refresh_steps=4, min_rows=0)
+    judge = GainJudge(section, 3)
     assert judge.wants_probe(3)
     judge.weigh(pair, rows, probe, one_rank)
     assert [judge.wants_probe(step) for step in range(1, 9)] == [False, False, False, True] * 2
     # Between refreshes the direction stays, also across a restart.
-    again = GainJudge(GainSection(refresh_steps=4), 3)
+    again = GainJudge(section, 3)
     again.load_state_dict(judge.state_dict())
     assert not again.wants_probe(5)
     assert torch.equal(again.weigh(pair, rows, None, one_rank), judge.weigh(pair, rows, None, one_rank))
     assert GainJudge(GainSection(estimator="siamese"), 3).wants_probe(5)
     assert not GainJudge(GainSection(estimator="paired"), 3).wants_probe(0)
+    assert not GainJudge(GainSection(), 3).wants_probe(0)
 
 
 def test_grad_judges_each_row_by_its_own_gain() -> None:
