@@ -11,6 +11,7 @@ from raytrain.models.adsnet.gain.functional import directional_derivatives, eval
 from raytrain.models.adsnet.gain.judge import GainJudge
 from raytrain.models.adsnet.gain.rows import JudgedRows, fold_of, one_rank
 from raytrain.models.adsnet.pair import PseudoSiamese
+from tests.models.adsnet.several_ranks import part, weigh_together
 from tests.models.adsnet.worlds import batch_of, embedded_of, model, pair_of
 
 KINDS = ("ordinal", "ziln", "mse", "click")
@@ -102,6 +103,22 @@ def test_tentative_steps_are_those_an_optimizer_would_take(estimator) -> None:
         inside = rows.is_external & (rows.slice == number)
         torch.testing.assert_close(found.gain[inside], (losses[0] - losses[1]).detach().expand(int(inside.sum())), rtol=1e-9, atol=1e-12)
         assert tried.drift() == pair.drift()
+
+
+@pytest.mark.parametrize("estimator", ["ledger", "siamese", "lookahead"])
+def test_three_ranks_judge_as_one(estimator) -> None:
+    """One of them without internal rows, one without a probe's."""
+    pair, rows, probe = world()
+    section = GainSection(estimator=estimator, min_rows=0, slices_per_step=2, weights="soft")
+    one, ranks = GainJudge(section, 3), [GainJudge(section, 3) for _ in range(3)]
+    parts = [part(rows, *cut) for cut in ((0, 2), (2, 5), (5, 8))]
+    probes = [part(probe, *cut) for cut in ((0, 0), (0, 5), (5, 6))]
+    for _ in range(2):
+        whole = one.weigh(pair, rows, probe, one_rank)
+        torch.testing.assert_close(torch.cat(weigh_together(pair, ranks, parts, probes)), whole, rtol=1e-10, atol=1e-12)
+    for rank in ranks:
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(rank.state_dict()[name], value, rtol=1e-10, atol=1e-12)
 
 
 def test_slices_are_tried_in_turn() -> None:

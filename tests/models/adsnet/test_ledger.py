@@ -1,7 +1,5 @@
 """The ledger: its arithmetic by hand, R ranks as one, its decisions, its test of purity, and a toy world in which transfer can hurt."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,6 +9,7 @@ from raytrain.models.adsnet.gain.judge import GainJudge
 from raytrain.models.adsnet.gain.ledger import GainLedger
 from raytrain.models.adsnet.gain.purity import purity_of
 from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
+from tests.models.adsnet.several_ranks import part, weigh_together
 from tests.models.adsnet.toy import LogisticHead, auc, judged, train_toy
 
 DECIDES_AT_ONCE = GainSection(decay=0.5, min_rows=0, tau=0.0)
@@ -111,38 +110,6 @@ def test_three_ranks_keep_the_ledger_of_one() -> None:
         for rank in ranks:
             for name, value in one.state_dict().items():
                 torch.testing.assert_close(rank.state_dict()[name], value, rtol=1e-10, atol=1e-12)
-
-
-def part(rows: JudgedRows, start: int, stop: int) -> JudgedRows:
-    names = ("label", "weight", "is_external", "slice", "fold", "tower_inputs")
-    return replace(rows, **{name: getattr(rows, name)[start:stop] for name in names})
-
-
-def weigh_together(world, ranks: list[GainJudge], rows: list[JudgedRows], probes: list[JudgedRows]) -> list[torch.Tensor]:
-    """Each rank's weights, every ``reduce`` being the sum of what all ranks bring to it: call by call, replayed until known."""
-    states = [{name: value.clone() for name, value in rank.state_dict().items()} for rank in ranks]
-    known: list[torch.Tensor] = []
-    while True:
-        brought: list[torch.Tensor] = []
-        found = []
-        for rank, state, own, probe in zip(ranks, states, rows, probes, strict=True):
-            rank.load_state_dict(state)
-            calls = iter(known)
-
-            def reduce(value, calls=calls, brought=brought):
-                total = next(calls, None)
-                if total is None:
-                    brought.append(value.clone())
-                    raise StopIteration
-                return total
-
-            try:
-                found.append(rank.weigh(world, own, probe, reduce))
-            except StopIteration:
-                continue
-        if len(found) == len(ranks):
-            return found
-        known.append(torch.stack(brought).sum(0))
 
 
 def test_state_is_carried_over() -> None:
