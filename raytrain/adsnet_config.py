@@ -64,9 +64,9 @@ class GainSection(Section):
     probe: Literal["internal", "held_out"] = "internal"
     """What ``ledger`` and ``grad`` measure gain on. internal: the running gradient of the steps' own internal rows, which costs no
     look-up. held_out: rows kept out of training. The others always take held-out rows."""
-    tau: float = -0.3
-    """Lowest gain that is accepted. Of ``ledger`` and ``grad`` a share of an internal row's: below 0, for accepted rows and internal
-    ones pull against each other where their sum has converged; with probe=held_out nearer to 0. Of the others a loss."""
+    tau: float | None = None
+    """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses.
+    null: -0.3 for ``ledger``, -0.1 with held-out probes, and the paper's 0 for the rest."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
@@ -84,6 +84,16 @@ class GainSection(Section):
     """Of the tentative steps of ``siamese`` and ``lookahead``."""
     slices_per_step: PositiveInt = 1
     """Slices of a batch that ``siamese`` and ``lookahead`` try, those tried longest ago first; each costs a backward pass."""
+
+    @property
+    def threshold(self) -> float:
+        """tau, given or not."""
+        if self.tau is not None:
+            return self.tau
+        if self.estimator != "ledger":
+            return 0.0
+        # Where internal and accepted rows have converged together they pull against each other: even good rows are a little below 0.
+        return -0.3 if self.probe == "internal" else -0.1
 
 
 class AlignSection(Section):

@@ -81,6 +81,12 @@ def test_what_is_let_in(options, expected) -> None:
     assert ledger.weights().tolist() == pytest.approx(expected)
 
 
+def test_the_threshold_follows_the_estimator_unless_it_is_given() -> None:
+    found = [GainSection().threshold, GainSection(probe="held_out").threshold, GainSection(estimator="siamese").threshold]
+    assert found == [-0.3, -0.1, 0.0]
+    assert GainSection(estimator="siamese", tau=-0.001).threshold == -0.001
+
+
 def test_three_ranks_keep_the_ledger_of_one() -> None:
     """Through the judge: probe gradients, sums and decisions, with ranks that hold other numbers of rows, one of them none internal."""
     torch.manual_seed(0)

@@ -118,8 +118,8 @@ class GainLedger:
 def acceptance(gain: Tensor, section: GainSection) -> Tensor:
     """What a row of that gain counts: 1 from tau on, or more and more around it."""
     if section.weights == "soft":
-        return torch.sigmoid((gain - section.tau) / section.temperature)
-    return (gain >= section.tau).to(gain.dtype)
+        return torch.sigmoid((gain - section.threshold) / section.temperature)
+    return (gain >= section.threshold).to(gain.dtype)
 
 
 def step_volume(rows: JudgedRows, counted: Tensor, num_slices: int) -> Tensor:
