@@ -18,6 +18,7 @@ LAYERS = (
     ("raytrain.errors",),
     ("raytrain.settings", "raytrain.storage"),
     ("raytrain.model_config",),
+    ("raytrain.adsnet_config",),
     ("raytrain.config",),
     ("raytrain.resources", "raytrain.machine"),
     ("raytrain.data",),
@@ -36,6 +37,7 @@ TORCH_FREE = (
     "raytrain.storage",
     "raytrain.config",
     "raytrain.model_config",
+    "raytrain.adsnet_config",
     "raytrain.resources",
     "raytrain.machine",
     "raytrain.data.contract",
@@ -53,6 +55,8 @@ TORCH_FREE = (
     "raytrain.embeddings.plan",
     "raytrain.models.baselines.declarations",
     "raytrain.models.declared",
+    "raytrain.models.adsnet.declarations",
+    "raytrain.models.adsnet.label_stats",
     "raytrain.footprint",
 )
 # Package -> the only places that import it.
@@ -71,6 +75,7 @@ MODEL_IMPORTS = (
     "raytrain.embeddings.tables",
     "raytrain.config",
     "raytrain.model_config",
+    "raytrain.adsnet_config",
 )
 # A network has no cluster, no files and no clock.
 NOT_IN_A_MODEL = ("ray", "torchrec", "torch.distributed", "os", "pathlib", "fsspec", "pyarrow", "time", "datetime", "subprocess")

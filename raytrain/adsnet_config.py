@@ -1,0 +1,120 @@
+"""The section ``model`` of an ADSNet job (arXiv 2406.10517); torch-free. The paper gives no sizes: defaults are our choice."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from raytrain.model_config import DropoutRate
+from raytrain.settings import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Units = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+class BackboneSection(Section):
+    """One network: encoder, experts, towers. Both networks of the pair have this shape."""
+
+    encoder: Literal["fwfm", "inner"] = "fwfm"
+    """fwfm: weighted pair products summed to one vector. inner: one weighted inner product a pair."""
+    levels: PositiveInt = 1
+    """Of experts (PLE); 1 is CGC."""
+    task_experts: PositiveInt = 2
+    """Of each task, a level."""
+    shared_experts: PositiveInt = 2
+    expert_units: Units = (128, 64)
+    tower_units: Units = (64,)
+    """Hidden layers of each tower. Towers are what the ledger differentiates, so their size is its cost."""
+    dropout: DropoutRate = 0.0
+    """After every hidden layer of a tower; below them nothing is random, so cached tower inputs hold in training and scoring alike."""
+
+
+class HeadSection(Section):
+    """What the towers predict, and its loss."""
+
+    kind: Literal["ordinal", "ziln", "mse", "click"] = "ordinal"
+    ordinal: Literal["continuation", "coral"] = "continuation"
+    """How the probabilities of exceeding each threshold are kept in order."""
+    num_buckets: Annotated[int, Field(ge=1)] = 12
+    """Classes of paying rows asked for; thresholds that ties collapse are merged."""
+    amount_weight: NonNegativeFloat = 1.0
+    """alpha, of the amount inside the true class."""
+    blend_weight: NonNegativeFloat = 0.5
+    """beta, of the predicted value against the label; it ties the two towers."""
+    detach_masses: bool = False
+    """Keep the blended loss from moving the class probabilities, where they lose their calibration."""
+    target: Literal["log1p", "raw"] = "log1p"
+    """Of kind=mse: the logarithm of 1 + amount, or the amount as a multiple of the mean paid one."""
+
+
+class BridgeSection(Section):
+    """Adapters that tie the gain network's representations to the vanilla ones (knowledge distillation by MSE)."""
+
+    embedding_weight: NonNegativeFloat = 0.1
+    tower_weight: NonNegativeFloat = 0.1
+    measured_on: Literal["internal", "external", "both"] = "internal"
+    """Rows whose distance counts; external ones as far as they are accepted."""
+    units: PositiveInt = 32
+    """Hidden units of an adapter."""
+
+
+class GainSection(Section):
+    """How an external row's gain is estimated, and what it takes to be accepted."""
+
+    estimator: Literal["ledger", "siamese", "lookahead", "paired", "grad", "none"] = "ledger"
+    probe: Literal["internal", "held_out"] = "internal"
+    """What ``ledger`` and ``grad`` measure gain on. internal: the running gradient of the steps' own internal rows, which costs no
+    look-up. held_out: rows kept out of training. The others always take held-out rows."""
+    tau: float | None = None
+    """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses.
+    null: -0.3 for ``ledger``, -0.1 with held-out probes, and the paper's 0 for the rest."""
+    weights: Literal["hard", "soft"] = "hard"
+    """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
+    temperature: PositiveFloat = 0.1
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """What remains of a slice's evidence when more comes; 0 judges by the step alone, as the paper's siamese arm does."""
+    min_rows: NonNegativeInt = 20
+    """Rows of a slice that are seen before it is judged; until then it is left out."""
+    probe_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of probe=internal: what remains of the running gradient at the next step."""
+    refresh_steps: PositiveInt = 1
+    """Of probe=held_out: steps between its gradients."""
+    derivative: Literal["jvp", "double_vjp"] = "jvp"
+    """Forward mode, or twice reverse mode for layers that lack it."""
+    step_size: PositiveFloat = 0.01
+    """Of the tentative steps of ``siamese`` and ``lookahead``."""
+    slices_per_step: PositiveInt = 1
+    """Slices of a batch that ``siamese`` and ``lookahead`` try, those tried longest ago first; each costs a backward pass."""
+
+    @property
+    def threshold(self) -> float:
+        """tau, given or not."""
+        if self.tau is not None:
+            return self.tau
+        if self.estimator != "ledger":
+            return 0.0
+        # Where internal and accepted rows have converged together they pull against each other: even good rows are a little below 0.
+        return -0.3 if self.probe == "internal" else -0.1
+
+
+class AlignSection(Section):
+    """How the two networks, tables included, are brought together again."""
+
+    direction: Literal["g2v", "v2g", "average", "none"] = "g2v"
+    every_steps: PositiveInt = 200
+
+
+class AdsnetModel(Section):
+    """ADSNet: a vanilla network on internal rows and a gain network on internal and accepted external rows."""
+
+    name: Literal["adsnet"] = "adsnet"
+    skip_features: tuple[str, ...] = ()
+    """Features left out of both networks."""
+    backbone: BackboneSection = BackboneSection()
+    head: HeadSection = HeadSection()
+    bridge: BridgeSection = BridgeSection()
+    gain: GainSection = GainSection()
+    align: AlignSection = AlignSection()
+    warmup_steps: NonNegativeInt = 200
+    """Steps in which the vanilla network alone learns, before the gain network starts as its copy."""
+    external_weight: NonNegativeFloat = 1.0
+    """Of the external rows' mean loss beside the internal rows', when all are accepted."""
