@@ -27,7 +27,7 @@ rows = st.lists(
 ).map(lambda drawn: tuple(np.array(column, dtype=np.float64) for column in zip(*drawn, strict=True)))
 
 # A shared machine stalls now and then; a slow example is no failure.
-unhurried = settings(deadline=None, max_examples=60)
+unhurried = settings(max_examples=60)
 
 RANKING = pytest.mark.parametrize("metric", [norm_gini, spearman], ids=["gini", "spearman"])
 
@@ -181,7 +181,7 @@ def test_errors_agree_with_sklearn(drawn):
     assert all(same(one, float(other) / mean if mean else math.nan) for one, other in zip(found, expected, strict=True))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_deciles_agree_with_quantile_cuts_where_nothing_is_tied(tens, seed):
     generator = np.random.default_rng(seed)

@@ -81,7 +81,7 @@ def test_every_metric_with_a_best_direction_is_reported():
     assert set(HIGHER_IS_BETTER) - reported == {"auc", "gauc", "logloss", "ne"}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 60))
 def test_any_order_split_and_batching_give_the_same(num_rows, seed, num_suites, batch_rows):
     columns = draw_rows(num_rows, seed)

@@ -5,7 +5,7 @@ from math import exp, log, log1p, pi, sqrt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.func import functional_call
@@ -46,7 +46,6 @@ def test_price_tiers_make_one_class_each_and_ties_are_merged() -> None:
     assert ordinal_edges(tiers[tiers <= 6], 12) == (0.0,)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.just(0.0), st.floats(0.01, 1e6)), min_size=1, max_size=60), st.integers(1, 16))
 def test_no_class_is_empty(labels, num_buckets) -> None:
     values = np.array(labels)
