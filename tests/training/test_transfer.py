@@ -203,7 +203,7 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"num_rows": 1500, "neutral_share": 0.0})
     generate_planted_ltv(spec, path, lambda line: None, num_buckets=2, row_group_rows=256)
     changes = ("model.warmup_steps=20", "model.align.direction=none", "model.gain.tau=-0.05", "data.source_batch_size=240")
-    job = job_for(path, "training.epochs=5", "training.evals_per_epoch=1", *changes)
+    job = job_for(path, "training.epochs=4", "training.evals_per_epoch=1", *changes)
     outcome, session, learner = run_loop(job)
     assert outcome.best_metrics["norm_gini"] == max(record["norm_gini"] for record in session.records if record["kind"] == "valid")
     truth = pq.read_table(f"{path}/truth.parquet").select(["slice", "slice_role"]).to_pandas().drop_duplicates()
