@@ -20,7 +20,13 @@ USER = np.repeat(np.arange(50), 4)
 def cell(directory: Path, variant: str, seed: int, prediction: Any, **columns: Any) -> FinishedCell:
     """A run directory that holds these predictions, and metrics enough for a summary."""
     storage = Storage(str(directory / f"{variant}-{seed}"))
-    rows = {"fragment": np.zeros(200, np.int32), "row": np.arange(200, dtype=np.int32), "group": USER, "label": LABEL} | columns
+    rows = {
+        "fragment": np.zeros(200, np.int32),
+        "row": np.arange(200, dtype=np.int32),
+        "group": USER,
+        "time": USER,
+        "label": LABEL,
+    } | columns
     buffer = io.BytesIO()
     pq.write_table(pa.table(rows | {"prediction": np.asarray(prediction, np.float32)}), buffer)
     storage.write_bytes("predictions/test/ads-part-00000.parquet", buffer.getvalue())
