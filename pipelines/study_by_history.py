@@ -1,13 +1,13 @@
 """Where does an arm win? The comparison of a study's arms by the length of each test row's history, as of the row's time."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.study_by_history_plan import HistoryPlan
-from pipelines.study_compare import FinishedCell, Predictions, known, paired_cells, verdict_of
+from pipelines.study_compare import Column, FinishedCell, Predictions, known, paired_cells, verdict_of
 from raytrain.data.contract import Contract
 from raytrain.data.history import load_histories
 from raytrain.data.manifest_cache import list_data_files
@@ -77,15 +77,13 @@ def _arms(
     found: dict[str, dict[str, float | None]] = {}
     for name in dict.fromkeys(cell.variant for cell in finished):
         runs = [predictions.of(cell, finished[0]) for cell in finished if cell.variant == name]
-        found[name] = {
-            metric: known(
-                float(np.mean([metric_of(*(run[key][chosen] for key in ("prediction", "label", "group")), metric) for run in runs]))
-            )
-            if chosen.any()
-            else None
-            for metric in metrics
-        }
+        found[name] = {metric: _mean(metric, runs, chosen) if chosen.any() else None for metric in metrics}
     return found
+
+
+def _mean(metric: ClickMetric, runs: Sequence[Mapping[str, Column]], chosen: npt.NDArray[np.bool_]) -> float | None:
+    values = [metric_of(run["prediction"][chosen], run["label"][chosen], run["group"][chosen], metric) for run in runs]
+    return known(float(np.mean(values)))
 
 
 def _comparisons(

@@ -11,6 +11,8 @@ Result = Mapping[str, Any]
 
 _SERIES = ((FIRST, "o"), (SECOND, "s"), (GOOD, "^"), (INK, "D"))
 """Comparisons in one chart: with more, nobody tells whiskers apart."""
+_LEAST_SHARE = 0.02
+"""Of the rows, for a bucket to set the chart's scale: a bucket of a hundred rows has whiskers as long as all others together."""
 
 
 def history_note() -> str:
@@ -19,12 +21,12 @@ def history_note() -> str:
         "Test rows by how many events their user has in that domain's history before the row's time, whatever an arm reads of them. "
         "Arms: mean over seeds. Differences: A less B with the 95 % interval over the users who have rows in the bucket; a user can "
         "be in several. GAUC counts users with both labels inside the bucket. "
-        "With so many intervals some leave out 0 by chance."
+        "Green (A better) or red where the interval leaves out 0; of so many, some do so by chance."
     )
 
 
 def history_table(result: Result, domain: str, order: Sequence[str]) -> dict[str, Any]:
-    """titles (a bucket and what it holds), pairs and arms: rows of name, metric and a cell a bucket (text, detail, mark)."""
+    """titles (bucket, rows, users), pairs and arms: rows of name, metric and a cell a bucket (text, detail, mark)."""
     buckets, metrics = result["by_history"]["domains"][domain], result["by_history"]["metrics"]
     found = [{(one["a"], one["b"], one["metric"]): one for one in bucket["comparisons"]} for bucket in buckets]
     pairs = [
@@ -37,22 +39,27 @@ def history_table(result: Result, domain: str, order: Sequence[str]) -> dict[str
         for metric in metrics
     ]
     names = [name for name in order if name in buckets[0]["arms"]]
-    arms = [{"name": name, "metric": METRIC_TITLES[metric], "cells": []} for name in names for metric in metrics]
-    for bucket in buckets:
-        for index, metric in enumerate(metrics):
-            values = [bucket["arms"][name][metric] for name in names]
-            best = best_of(metric, values)
-            for position, value in enumerate(values):
-                cell = {"text": number(value), "detail": "", "mark": "best" if position == best else ""}
-                arms[position * len(metrics) + index]["cells"].append(cell)
-    titles = [(f"{bucket_name(bucket)}", f"{bucket['num_rows']:,} rows, {bucket['num_users']:,} users") for bucket in buckets]
+    best = [[best_of(metric, [bucket["arms"][name][metric] for name in names]) for metric in metrics] for bucket in buckets]
+    arms = [
+        {
+            "name": name,
+            "metric": METRIC_TITLES[metric],
+            "cells": [
+                {"text": number(bucket["arms"][name][metric]), "detail": "", "mark": "best" if of_bucket[index] == position else ""}
+                for bucket, of_bucket in zip(buckets, best, strict=True)
+            ],
+        }
+        for position, name in enumerate(names)
+        for index, metric in enumerate(metrics)
+    ]
+    titles = [(bucket_name(bucket), f"{bucket['num_rows']:,} rows", f"{bucket['num_users']:,} users") for bucket in buckets]
     return {"domain": domain, "titles": titles, "pairs": pairs, "arms": arms}
 
 
 def history_markdown(result: Result, domain: str, order: Sequence[str]) -> list[list[list[str]]]:
     """The tables of one domain, titles first: differences where there are any, then arms."""
     table = history_table(result, domain, order)
-    heads = [f"{name} ({held})" for name, held in table["titles"]]
+    heads = [f"{name} ({num_rows}, {num_users})" for name, num_rows, num_users in table["titles"]]
     made = []
     for what, rows in (("A less B", table["pairs"]), ("Arm", table["arms"])):
         lines = [
@@ -104,15 +111,31 @@ def history_chart(result: Result, domain: str) -> dict[str, Any] | None:
                     label=label,
                 )
                 label = None  # One entry of the legend a pair.
+    num_rows = sum(bucket["num_rows"] for bucket in buckets)
+    scaling = [
+        one[end]
+        for bucket in buckets
+        for one in bucket["comparisons"]
+        for end in ("low", "high")
+        if bucket["num_rows"] >= _LEAST_SHARE * num_rows
+        and one["metric"] == metric
+        and (one["a"], one["b"]) in drawn
+        and one[end] is not None
+    ]
+    if scaling:
+        least, most = min(0.0, *scaling), max(0.0, *scaling)
+        axes.set_ylim(least - 0.1 * (most - least), most + 0.3 * (most - least))  # The legend stands above.
     axes.set_xticks(range(len(buckets)), [f"{bucket_name(bucket)}\n{_thousands(bucket['num_rows'])}" for bucket in buckets])
     axes.set_xlim(-0.5, len(buckets) - 0.5)
     axes.set_xlabel(f"events in the {domain} history (below: test rows)")
     axes.set_ylabel(f"difference in {METRIC_TITLES[metric]} (up: A is better)")
     if not HIGHER_IS_BETTER[metric]:
         axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8.5, loc="best")
+    axes.legend(frameon=False, fontsize=8.5, loc="upper center", ncols=2)
     title = f"Difference in {METRIC_TITLES[metric]} by length of the {domain} history"
     caption = "Whisker: 95 % interval; hollow where it includes 0."
+    if any(0 < bucket["num_rows"] < _LEAST_SHARE * num_rows for bucket in buckets):
+        caption += f" Those of buckets with less than {_LEAST_SHARE:.0%} of the rows may be cut off."
     if len(pairs) > len(drawn):
         caption += f" The first {len(drawn)} of {len(pairs)} comparisons."
     return {"title": title, "caption": caption, "svg": svg(made, f"history-{domain}", f"{title}. {caption}")}

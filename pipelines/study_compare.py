@@ -170,7 +170,7 @@ def verdict_of(metric: Metric, low: float, high: float) -> str:
     return "undecided"
 
 
-def _comparison(a: str, b: str, metric: str, found: tuple[float, float, float], differences: list[float]) -> dict[str, Any]:
+def _comparison(a: str, b: str, metric: Metric, found: tuple[float, float, float], differences: list[float]) -> dict[str, Any]:
     difference, low, high = found
     verdict = verdict_of(metric, low, high)
     title = METRIC_TITLES[metric]
