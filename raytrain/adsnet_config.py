@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from raytrain.model_config import DropoutRate
-from raytrain.settings import Section
+from raytrain.settings import DropoutRate, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Units = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]

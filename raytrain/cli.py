@@ -82,7 +82,7 @@ def predict(
     split: Split = "test",
     domain: DomainName = None,
 ) -> None:
-    """Write Parquet files of predictions: fragment, row, group (the user), time, label, prediction.
+    """Write Parquet files of predictions: fragment, row, group (the user), time, label, prediction (of amounts: ltv, pay).
 
     [dim]raytrain predict runs/demo --input data/movielens --output predictions[/dim]
     """

@@ -86,8 +86,9 @@ class OptimizerSection(Section):
 
 
 class EarlyStoppingSection(Section):
-    metric: Literal["auc", "gauc", "logloss", "ne"] = "auc"
-    """A validation metric of the target domain; it also chooses the best checkpoint."""
+    metric: Literal["auc", "gauc", "logloss", "ne", "norm_gini", "spearman", "pay_auc", "total_error"] = "auc"
+    """A validation metric of the target domain; it also chooses the best checkpoint. Of models of amounts it is one of the last four,
+    norm_gini where none is given."""
     patience: PositiveInt | None = 2
     """Evaluations without a better value before training stops; null never stops early."""
     min_delta: NonNegativeFloat = 0.0
@@ -156,6 +157,9 @@ class ScalingSection(Section):
         return f"{self.min_workers} to {self.max_workers}" if self.elastic else str(self.max_workers)
 
 
+CLICK_METRICS, AMOUNT_METRICS = ("auc", "gauc", "logloss", "ne"), ("norm_gini", "spearman", "pay_auc", "total_error")
+
+
 class JobConfig(Section):
     """Everything a training run depends on; saved resolved as config.yaml in the run directory."""
 
@@ -168,8 +172,26 @@ class JobConfig(Section):
     training: TrainingSection = TrainingSection()
     scaling: ScalingSection = ScalingSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_metric(cls, values: Any) -> Any:
+        """Amounts have no AUC to stop by; the config that is saved says what was chosen."""
+        if not (isinstance(values, dict) and predicts_amounts(values.get("model"))):
+            return values
+        training = values.get("training") or {}
+        stopping = training.get("early_stopping") or {} if isinstance(training, dict) else {}
+        if not isinstance(stopping, dict) or "metric" in stopping:
+            return values
+        return {**values, "training": {**training, "early_stopping": {"metric": AMOUNT_METRICS[0], **stopping}}}
+
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
+        amounts, metric = predicts_amounts(self.model.model_dump()), self.training.early_stopping.metric
+        if metric not in (AMOUNT_METRICS if amounts else CLICK_METRICS):
+            raise ValueError(
+                f"training.early_stopping.metric has to be of {'amounts' if amounts else 'clicks'}, which {self.model.name} predicts. "
+                f"Received: {metric}. Choose one of {', '.join(AMOUNT_METRICS if amounts else CLICK_METRICS)}."
+            )
         if self.tables.backend == "local" and self.scaling.max_workers > 1:
             raise ValueError(
                 "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
@@ -186,6 +208,14 @@ class JobConfig(Section):
                 f"Received: data.batch_size={self.data.batch_size}, scaling.num_workers={self.scaling.max_workers}. Raise it."
             )
         return self
+
+
+def predicts_amounts(model: Any) -> bool:
+    """Whether a section ``model``, as a mapping, is of amounts; clicks are what every other model predicts."""
+    if not isinstance(model, Mapping) or model.get("name") != "adsnet":
+        return False
+    head = model.get("head")
+    return not (isinstance(head, Mapping) and head.get("kind") == "click")
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> JobConfig:

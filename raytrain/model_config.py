@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from raytrain.settings import Section
-
-DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+from raytrain.adsnet_config import AdsnetModel
+from raytrain.settings import DropoutRate, Section
 
 
 class SequenceModel(Section):
@@ -289,7 +288,8 @@ class CounterModel(Section):
 
 
 ModelSection = Annotated[
-    LcnModel
+    AdsnetModel
+    | LcnModel
     | DinModel
     | SingleDomainModel
     | FullAttentionModel

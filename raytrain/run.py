@@ -102,7 +102,7 @@ def evaluate(path: str, split: str, domain: str | None, overrides: tuple[str, ..
 def predict(
     path: str, split: str, domain: str | None, overrides: tuple[str, ...], output: str, console: Console
 ) -> dict[str, dict[str, float]]:
-    """Writes Parquet files with columns fragment, row, group, time, label, prediction into the directory ``output``.
+    """Writes Parquet files with columns fragment, row, group, time, label, prediction (of amounts: ltv, pay) into the directory ``output``.
 
     Raises:
         RunError: ``output`` holds files already.

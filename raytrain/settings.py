@@ -6,13 +6,15 @@ One grammar for the command line, sweeps and studies: ``section.key=value``, whe
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from raytrain.errors import ConfigError
+
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):

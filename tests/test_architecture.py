@@ -17,8 +17,8 @@ FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("
 LAYERS = (
     ("raytrain.errors",),
     ("raytrain.settings", "raytrain.storage"),
-    ("raytrain.model_config",),
     ("raytrain.adsnet_config",),
+    ("raytrain.model_config",),
     ("raytrain.config",),
     ("raytrain.resources", "raytrain.machine"),
     ("raytrain.data",),
@@ -41,6 +41,7 @@ TORCH_FREE = (
     "raytrain.resources",
     "raytrain.machine",
     "raytrain.data.contract",
+    "raytrain.data.labels",
     "raytrain.data.manifest",
     "raytrain.data.cursor",
     "raytrain.data.manifest_cache",

@@ -15,6 +15,8 @@ class TableConfig:
     init_std: float = 0.01
     frozen: bool = False
     """Looked up without gradient: its bytes are the same after training."""
+    beside: str | None = None
+    """A table of the same shape that lies on the same ranks, row for row, so that one can be copied to the other where it is."""
 
 
 @dataclass(frozen=True)

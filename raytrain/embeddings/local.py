@@ -103,6 +103,14 @@ class LocalTables:
         for key, tensor in ours.items():
             tensor.copy_(state[key])
 
+    def blend(self, pairs: Sequence[tuple[str, str]], share: float, with_state: bool = False) -> None:
+        for receiver, giver in pairs:
+            check_pair(receiver, giver, self._weights)
+            parts = (self._weights, self._states) if with_state else (self._weights,)
+            for part in parts:
+                if receiver in part:
+                    blend_part(part[receiver], part[giver], share)
+
     def describe(self) -> str:
         return describe(whole_tables(self._configs, self._optimizer.kind))
 
@@ -123,6 +131,22 @@ def fill_initial(out: Tensor, config: TableConfig, seed: int, first_row: int, fi
         rows = torch.empty(_CHUNK_ROWS, config.dim).normal_(0.0, config.init_std, generator=generator)
         begin, end = max(start, first_row), min(start + _CHUNK_ROWS, first_row + num_rows)
         out[begin - first_row : end - first_row] = rows[begin - start : end - start, first_column : first_column + num_columns]
+
+
+def blend_part(receiver: Tensor, giver: Tensor, share: float) -> None:
+    """(1 - share) receiver + share giver into ``receiver``, on one rank; share 1 copies to the bit."""
+    if share == 1.0:
+        receiver.copy_(giver)
+    else:
+        receiver.lerp_(giver, share)
+
+
+def check_pair(receiver: str, giver: str, known: Iterable[str]) -> None:
+    """Raises TablesError unless both are tables of the set."""
+    names = list(known)
+    for name in (receiver, giver):
+        if name not in names:
+            raise TablesError(f"Only tables of one set are blended. Received: {name}. {nearest(name, names)}")
 
 
 def check_names(configs: Iterable[TableConfig]) -> None:

@@ -68,7 +68,7 @@ def plan_tables(configs: Sequence[TableConfig], optimizer: str, num_ranks: int, 
 
     row_wise gives each rank ceil(rows / R) consecutive rows, so the last rank may hold fewer (TorchRec's rule); a table so
     short that a rank would hold none stays whole. Whole tables (table_wise) and column blocks (column_wise) go, largest
-    first, to the rank with the fewest floats of them (our choice).
+    first, to the rank with the fewest floats of them (our choice); a table that goes beside another goes where that one does.
 
     Raises:
         TablesError: a name is unknown, or the tables cannot be sharded so.
@@ -182,9 +182,12 @@ def _row_shards(config: TableConfig, num_ranks: int) -> tuple[PlannedShard, ...]
 
 def _spread(configs: Sequence[TableConfig], num_ranks: int, sharding: str) -> list[tuple[PlannedShard, ...]]:
     blocks = [column_block(config.dim, num_ranks) if sharding == "column_wise" else config.dim for config in configs]
+    index_of = {config.name: index for index, config in enumerate(configs)}
+    leader = [index if config.beside is None else index_of[config.beside] for index, config in enumerate(configs)]
     pieces = [
-        (config.num_rows * block, index, first)
+        (config.num_rows * block * leader.count(index), index, first)
         for index, (config, block) in enumerate(zip(configs, blocks, strict=True))
+        if leader[index] == index
         for first in range(0, config.dim, block)
     ]
     load = [0] * num_ranks
@@ -193,7 +196,7 @@ def _spread(configs: Sequence[TableConfig], num_ranks: int, sharding: str) -> li
         rank = load.index(min(load))
         load[rank] += size
         shards[index].append(PlannedShard(rank, 0, configs[index].num_rows, first, blocks[index]))
-    return [tuple(parts) for parts in shards]
+    return [tuple(shards[index]) for index in leader]
 
 
 def _ranges(ranks: Sequence[int]) -> str:

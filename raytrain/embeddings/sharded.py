@@ -24,7 +24,7 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from raytrain.data.batch import Batch
 from raytrain.embeddings.config import INSTALL, VERSION, TableConfig, TableOptimizer
-from raytrain.embeddings.local import check_keys, check_names, fill_initial
+from raytrain.embeddings.local import blend_part, check_keys, check_names, check_pair, fill_initial
 from raytrain.embeddings.plan import PlannedShard, PlannedTable, column_block, describe, plan_tables
 from raytrain.embeddings.tables import Embedded, EmbeddedRows
 from raytrain.embeddings.unique import unique_ids
@@ -150,6 +150,21 @@ class ShardedTables:
 
     def load_optimizer_state_dict(self, state: dict[str, Any]) -> None:
         _load(self._states, state, self._state_keys())
+
+    def blend(self, pairs: Sequence[tuple[str, str]], share: float, with_state: bool = False) -> None:
+        names = [config.name for config in self._configs]
+        for receiver, giver in pairs:
+            check_pair(receiver, giver, names)
+            keys = [(self._weights, "weight")] + ([(self._states, "momentum1")] if with_state else [])
+            for part, kind in keys:
+                mine, theirs = (list(_shards_of(part[key])) if key in part else [] for key in (f"{receiver}.{kind}", f"{giver}.{kind}"))
+                if [(tensor.shape, offsets) for tensor, offsets in mine] != [(tensor.shape, offsets) for tensor, offsets in theirs]:
+                    raise TablesError(
+                        "Tables that are blended have to lie on the same ranks, row for row. "
+                        f"Received: {receiver} and {giver}, placed apart. Declare one beside the other."
+                    )
+                for (tensor, _), (other, _) in zip(mine, theirs, strict=True):
+                    blend_part(tensor, other, share)
 
     def planned(self) -> tuple[PlannedTable, ...]:
         """What TorchRec runs, in the form of ``plan_tables``."""

@@ -7,7 +7,7 @@ of lookup and no B x L x D tensor unless the model makes one.
 Shapes: B rows, L events, M values, U unique ids of a table in this step, D embedding size, R ranks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,6 +72,16 @@ class Tables(Protocol):
     def optimizer_state_dict(self) -> dict[str, Any]: ...
 
     def load_optimizer_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def blend(self, pairs: Sequence[tuple[str, str]], share: float, with_state: bool = False) -> None:
+        """Moves the first table of each pair towards the second, shard by shard: (1 - share) first + share second, so 1 copies.
+
+        No row leaves its rank. Between a step's backward and the next lookup. ``with_state``: the optimizer's state goes along.
+
+        Raises:
+            TablesError: a table is unknown, or the two are not placed alike (``TableConfig.beside``).
+        """
+        ...
 
     def describe(self) -> str:
         """The plan, one line a table: rows, dim, sharding, ranks, MiB on each rank."""

@@ -34,8 +34,9 @@ class Network(Protocol):
     def __call__(self, embedded: Embedded, batch: Batch) -> ModelOutput: ...
 
 
-NetworkBuilder = Callable[[Any, JobConfig, Contract], nn.Module]
-"""(its own config section, job, contract) -> a Network; parameters drawn from torch's global generator"""
+NetworkBuilder = Callable[..., nn.Module]
+"""(its own config section, job, contract) -> a Network; parameters drawn from torch's global generator. A model that takes amounts has
+a fourth argument, the ``LabelStats`` of the internal training rows, None where labels are clicks."""
 
 
 @dataclass(frozen=True)

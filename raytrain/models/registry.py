@@ -1,5 +1,6 @@
 """Every neural model by name: what ``declared.py`` has of it, and its network."""
 
+from raytrain.models.adsnet.pair import PseudoSiamese
 from raytrain.models.base import NetworkBuilder, NeuralModel
 from raytrain.models.baselines.counter import CounterNetwork
 from raytrain.models.baselines.din import din_network
@@ -14,6 +15,7 @@ from raytrain.models.declared import DECLARED
 from raytrain.models.lcn.network import lcn_network
 
 NETWORKS: dict[str, NetworkBuilder] = {
+    "adsnet": PseudoSiamese,
     "lcn": lcn_network,
     "din": din_network,
     "single_domain": din_network,

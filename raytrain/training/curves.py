@@ -1,6 +1,6 @@
 """The learning curves of a run's report, from the records of metrics.jsonl."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from raytrain.training.figures import FIRST, GOOD, GRID, MUTED, SECOND, SURFACE, figure, svg
+from raytrain.training.figures import BAD, FIRST, GOOD, GRID, MUTED, SECOND, SURFACE, figure, svg
 
 Records = Sequence[dict[str, Any]]
 
@@ -18,6 +18,7 @@ def charts(records: Records, best_step: int | None) -> list[dict[str, Any]]:
     """title, caption, svg of each chart that the records can fill; [] for a model without steps."""
     train = [record for record in records if record["kind"] == "train"]
     valid = [record for record in records if record["kind"] == "valid"]
+    of_amounts = bool(valid) and "norm_gini" in valid[0]
     chosen = next((record for record in valid if record["step"] == best_step), None)
     drawn: list[dict[str, Any]] = []
 
@@ -29,19 +30,27 @@ def charts(records: Records, best_step: int | None) -> list[dict[str, Any]]:
         add(
             "loss",
             "Loss",
-            "Faint: each logged step. Lines: smoothed training loss, and validation.",
-            lambda axes: _loss(axes, train, valid),
+            f"Faint: each logged step. Lines: smoothed training loss{'' if of_amounts else ', and validation'}.",
+            lambda axes: _loss(axes, train, () if of_amounts else valid),
             True,
         )
     if valid:
-        add("ranking", "Validation AUC and GAUC", _chosen_caption(chosen), lambda axes: _ranking(axes, valid, chosen), True)
+        ranking = {"norm_gini": "Gini", "spearman": "Spearman"} if of_amounts else {"auc": "AUC", "gauc": "GAUC"}
+        ratio, meaning = ("total_ratio", "total") if of_amounts else ("pcoc", "observed (PCOC)")
+        title = f"Validation {' and '.join(ranking.values())}"
+        add("ranking", title, _chosen_caption(chosen, ranking), lambda axes: _ranking(axes, valid, chosen, ranking), True)
         add(
             "pcoc",
             "Calibration on validation",
-            "Predicted over observed (PCOC); the dashed line is calibrated.",
-            lambda axes: _pcoc(axes, valid),
+            f"Predicted over {meaning}; the dashed line is calibrated.",
+            lambda axes: _ratio(axes, valid, ratio),
             True,
         )
+    gain = [record for record in records if record["kind"] == "gain"]
+    if gain and train:
+        steps_per_epoch = train[-1]["step"] / train[-1]["epoch"]
+        caption = "Each line a slice of external rows, red if it is left out by the end; dashed: no gain."
+        add("gain", "Gain by slice", caption, lambda axes: _gain(axes, gain, steps_per_epoch), True)
     if train:
         add(
             "throughput", "Throughput", "Rows a second over all workers, evaluation left out.", lambda axes: _throughput(axes, train), False
@@ -85,15 +94,17 @@ def _axes(draw: Callable[[Axes], None], chosen_epoch: float | None) -> Figure:
     return made
 
 
-def _chosen_caption(chosen: dict[str, Any] | None) -> str:
+def _chosen_caption(chosen: dict[str, Any] | None, titles: Mapping[str, str]) -> str:
     if chosen is None:
         return "No checkpoint was chosen."
-    return f"Green, the chosen checkpoint: step {chosen['step']:,}, AUC {chosen['auc']:.4f}, GAUC {chosen['gauc']:.4f}."
+    values = ", ".join(f"{title} {chosen[name]:.4f}" for name, title in titles.items())
+    return f"Green, the chosen checkpoint: step {chosen['step']:,}, {values}."
 
 
 def _loss(axes: Axes, train: Records, valid: Records) -> None:
-    # Where a model adds losses of its own, the click's alone compares with validation.
-    epochs, losses = _column(train, "epoch"), _column(train, "model/click_loss" if "model/click_loss" in train[0] else "loss")
+    # Where a model adds losses of its own, that of the target's labels alone compares with validation.
+    own = next((name for name in ("model/click_loss", "model/internal_loss") if name in train[0]), "loss")
+    epochs, losses = _column(train, "epoch"), _column(train, own)
     axes.plot(epochs, losses, color=FIRST, alpha=0.3, linewidth=0.9)
     axes.plot(epochs, smoothed(losses, max(1, len(losses) // 40)), color=FIRST, label="training")
     if valid:
@@ -105,19 +116,32 @@ def _loss(axes: Axes, train: Records, valid: Records) -> None:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.08 * (high - low))
 
 
-def _ranking(axes: Axes, valid: Records, chosen: dict[str, Any] | None) -> None:
-    for name, title, colour in (("auc", "AUC", FIRST), ("gauc", "GAUC", SECOND)):
+def _ranking(axes: Axes, valid: Records, chosen: dict[str, Any] | None, titles: Mapping[str, str]) -> None:
+    for (name, title), colour in zip(titles.items(), (FIRST, SECOND), strict=True):
         axes.plot(_column(valid, "epoch"), _column(valid, name), color=colour, marker="o", markersize=4, label=title)
         if chosen is not None:
             axes.plot([chosen["epoch"]], [chosen[name]], color=GOOD, marker="o", markersize=9, markerfacecolor="none", markeredgewidth=2)
 
 
-def _pcoc(axes: Axes, valid: Records) -> None:
+def _ratio(axes: Axes, valid: Records, name: str) -> None:
     axes.axhline(1.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.plot(_column(valid, "epoch"), _column(valid, "pcoc"), color=FIRST, marker="o", markersize=4)
+    axes.plot(_column(valid, "epoch"), _column(valid, name), color=FIRST, marker="o", markersize=4)
     # Never zoomed in on noise around 1.
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
+
+
+def _gain(axes: Axes, gain: Records, steps_per_epoch: float) -> None:
+    last = dict(zip(gain[-1]["slice"], gain[-1]["weight"], strict=True))
+    axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    for number, weight in last.items():
+        points = [
+            (record["step"] / steps_per_epoch, record["gain"][record["slice"].index(number)])
+            for record in gain
+            if number in record["slice"] and record["gain"][record["slice"].index(number)] is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=FIRST if weight >= 0.5 else BAD, linewidth=1.0, alpha=0.7)
 
 
 def _throughput(axes: Axes, train: Records) -> None:

@@ -4,14 +4,16 @@ lookup -> forward -> weighted loss -> backward (tables update inside) -> clip ->
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from raytrain.adsnet_config import AdsnetModel
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
@@ -19,12 +21,16 @@ from raytrain.data.provenance import STATUS_QUARANTINED
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import TableOptimizer, Tables
 from raytrain.errors import DataError
-from raytrain.metrics.suite import MetricSuite
+from raytrain.models.declared import DECLARED
 from raytrain.models.registry import NEURAL_MODELS
+from raytrain.training.label_facts import LabelFacts, read_facts
 from raytrain.training.optimizers import dense_optimizer, lr_share
+from raytrain.training.pair_transfer import PairTransfer
 from raytrain.training.parallel import World
 from raytrain.training.state import RunState, TrainOutcome
+from raytrain.training.suites import AmountSuite, ClickSuite, Suite
 from raytrain.training.timed_stream import TimedStream
+from raytrain.training.transfer import PlainLoss, Transfer, transfer_file
 
 
 @dataclass
@@ -35,10 +41,21 @@ class Learner:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     world: World
+    transfer: Transfer
+    suite: Callable[[], Suite]
+    """New metrics of the labels' kind"""
 
 
-def build_learner(job: JobConfig, contract: Contract, world: World) -> Learner:
-    """Seeds, builds and wraps; tables and network start equal for any number of ranks."""
+def build_learner(
+    job: JobConfig, contract: Contract, world: World, facts: LabelFacts | None = None, probe: Sequence[Batch] = ()
+) -> Learner:
+    """Seeds, builds and wraps; tables and network start equal for any number of ranks.
+
+    Args:
+        facts: of the training labels, where these are amounts; None reads them from the data set.
+        probe: this rank's held-out rows, for a model that measures gain on them.
+    """
+    facts = facts or read_facts(job, contract)
     model = NEURAL_MODELS[job.model.name]
     configs = model.tables(job.model, job, contract)
     fused = TableOptimizer(job.tables.optimizer, job.tables.lr, job.tables.eps)
@@ -50,8 +67,19 @@ def build_learner(job: JobConfig, contract: Contract, world: World) -> Learner:
 
         tables = ShardedTables(configs, fused, job.seed, job.tables.sharding, world.device)
     torch.manual_seed(job.seed)
-    network = world.wrap(model.network(job.model, job, contract))
-    return Learner(tables, network, dense_optimizer(job.optimizer, network), world)
+    network = world.wrap(build_network(job, contract, facts))
+    optimizer = dense_optimizer(job.optimizer, network)
+    transfer: Transfer = PlainLoss(network)
+    if isinstance(job.model, AdsnetModel):
+        transfer = PairTransfer(job, contract, tables, network, optimizer, world, probe)
+    return Learner(tables, network, optimizer, world, transfer, partial(AmountSuite, facts.slice_rows) if facts else ClickSuite)
+
+
+def build_network(job: JobConfig, contract: Contract, facts: LabelFacts | None) -> nn.Module:
+    """The network that ``job.model`` names, on its own."""
+    arguments = (job.model, job, contract)
+    network = NEURAL_MODELS[job.model.name].network
+    return network(*arguments, facts.stats if facts else None) if DECLARED[job.model.name].amounts else network(*arguments)
 
 
 class Session(Protocol):
@@ -119,13 +147,17 @@ def train(
                     **window.close(learner.world),
                 }
             )
+            for record in learner.transfer.records(step):
+                session.log(record)
             window = _LogWindow()
         is_eval = schedule.is_eval(step, section.evals_per_epoch)
         if is_eval or (section.checkpoint_every_steps and step % section.checkpoint_every_steps == 0):
             started = time.perf_counter()
             metrics = _validate(job, learner, validation, state, step / schedule.steps_per_epoch, session) if is_eval else {}
             outcome.train_s, outcome.wait_s = before_s + waiting.total_s, waited_s + waiting.wait_s
-            session.checkpoint(learner, step, metrics, bool(metrics) and outcome.best_step == step, state.snapshot(learner.world))
+            files = state.snapshot(learner.world)
+            files |= transfer_file(learner.transfer) if learner.world.rank == 0 else {}
+            session.checkpoint(learner, step, metrics, bool(metrics) and outcome.best_step == step, files)
             learner.network.train()
             waiting.pause(time.perf_counter() - started)
             window.started += time.perf_counter() - started
@@ -137,6 +169,8 @@ def train(
             f"training.early_stopping.metric={section.early_stopping.metric} has to be defined on the validation split. "
             "Received: NaN at every evaluation. Lower optimizer.lr if the loss is NaN too, or choose another metric."
         )
+    for text in learner.transfer.warnings():
+        session.log({"kind": "warning", "text": text})
     outcome.train_s, outcome.wait_s = before_s + waiting.total_s, waited_s + waiting.wait_s
     state.count_rows(learner.world)
     return outcome
@@ -199,14 +233,16 @@ def train_step(
     # Random numbers of a step (dropout) are a function of seed, step and rank: nothing to save, and a restart repeats them.
     torch.manual_seed(_seed_of(job.seed, step, learner.world.rank))
     batch = replace(batch, total_weight=weight)
+    learner.transfer.before_step(step)
     output = learner.network(learner.tables(batch), batch)
+    loss, logs = learner.transfer.loss(output, batch)
     if model_logs is not None:
-        model_logs.update({name: model_logs.get(name, 0.0) + value for name, value in output.logs.items()})
-    loss = (output.row_loss * batch.weight).sum() / weight
+        model_logs.update({name: model_logs.get(name, 0.0) + value for name, value in logs.items()})
     learner.optimizer.zero_grad(set_to_none=True)
-    (loss * learner.world.size).backward()
+    (loss * learner.world.size).backward()  # type: ignore[no-untyped-call]
     if job.optimizer.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(learner.network.parameters(), job.optimizer.clip_norm, foreach=True)
+        for parameters in learner.transfer.clipped():
+            torch.nn.utils.clip_grad_norm_(parameters, job.optimizer.clip_norm, foreach=True)
     learner.optimizer.step()
     detached: torch.Tensor = loss.detach()
     return detached
@@ -218,26 +254,36 @@ def _seed_of(*key: int) -> int:
 
 @torch.no_grad()
 def evaluate(
-    job: JobConfig, learner: Learner, batches: Iterable[Batch], keep: Callable[[Batch, torch.Tensor], None] | None = None
+    job: JobConfig, learner: Learner, batches: Iterable[Batch], keep: Callable[[Batch, dict[str, torch.Tensor]], None] | None = None
 ) -> dict[str, float]:
     """Scores every row of one domain once and reduces the metrics over ranks; a collective.
 
-    ``keep`` sees every micro-batch with its predictions (float32 [B]), padding included. ``num_quarantined`` joins the metrics.
+    ``keep`` sees every micro-batch with its predictions (column -> float32 [B]), padding included. ``num_quarantined`` joins the
+    metrics, and "vanilla_<metric>" of a network that is scored beside the served one.
 
     Raises:
         DataError: more rows are bad than ``data.max_quarantine_share`` allows.
     """
     learner.network.eval()
-    suite, num_quarantined, domain = MetricSuite(), 0, ""
+    suites, num_quarantined, domain = {prefix: learner.suite() for prefix in learner.transfer.networks}, 0, ""
     for batch in batches:
         domain = batch.provenance[0].domain
         num_quarantined += int((batch.provenance[0].status == STATUS_QUARANTINED).sum())
         on_device = batch.to(learner.world.device)
-        prediction = learner.network(learner.tables(on_device), on_device).predictions["click"]
-        suite.update(prediction, on_device.label, on_device.group, on_device.weight)
+        predictions = learner.network(learner.tables(on_device), on_device).predictions
+        columns = {
+            prefix: suite.update(
+                {name.removeprefix(prefix): value for name, value in predictions.items() if name.startswith(prefix)}, on_device
+            )
+            for prefix, suite in suites.items()
+        }
         if keep is not None:
-            keep(batch, prediction.cpu())
-    metrics = suite.reduce()
+            keep(batch, {name: value.cpu() for name, value in columns[""].items()})
+    metrics = suites[""].reduce()
+    for prefix, suite in suites.items():
+        if prefix:
+            beside = suite.reduce()
+            metrics |= {f"{prefix.rstrip('/')}_{name}": beside[name] for name in suite.headline}
     metrics["num_quarantined"] = learner.world.sum(torch.tensor(float(num_quarantined), device=learner.world.device)).item()
     _check_quarantine(job, {domain: int(metrics["num_rows"])}, {domain: int(metrics["num_quarantined"])})
     return metrics

@@ -13,8 +13,9 @@ from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
+from raytrain.training.label_facts import facts_of_run, save_facts
 from raytrain.training.launch import connect, threads_per_worker
-from raytrain.training.specs import scoring_spec, training_specs
+from raytrain.training.specs import probe_spec, scoring_spec, training_specs
 from raytrain.training.worker import Assignment
 
 
@@ -30,11 +31,22 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignm
     scored = [scoring_spec(job, contract, contract.target, split, histories, quarantine) for split in ("valid", "test")]
     connect(needs_of(job, len(streams)))
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
-    return Assignment(job, streams, scored[0], (scored[1],), threads_per_worker(job), storage.uri, predictions_path=predictions)
+    return Assignment(
+        job,
+        streams,
+        scored[0],
+        (scored[1],),
+        threads_per_worker(job),
+        storage.uri,
+        facts=facts_of_run(storage, job, contract),
+        probe=probe_spec(job, contract, quarantine),
+        predictions_path=predictions,
+    )
 
 
 def train_neural(storage: Storage, assignment: Assignment, console: Console) -> tuple[dict[str, Any], Records]:
     """Trains and scores the test split; returns the result's public keys and every record."""
+    save_facts(storage, assignment.facts)
     _announce(assignment.train, assignment.job, console)
     records = launch(assignment, storage, console)
     return _result(assignment.job, assignment.train[0].contract, assignment.train, records), records
@@ -48,7 +60,8 @@ def score_neural(
     spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
     connect(needs_of(job, 0))
     threads = threads_per_worker(job)
-    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint=checkpoint, predictions_path=output)
+    facts = facts_of_run(storage, job, contract)
+    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint=checkpoint, facts=facts, predictions_path=output)
     return _metrics(launch(assignment, storage, console))
 
 
@@ -108,10 +121,12 @@ def _metrics(records: Records) -> dict[str, dict[str, float]]:
     return {record["domain"]: {key: value for key, value in record.items() if key not in ("kind", "domain", "split")} for record in found}
 
 
-def _model_logs(records: Records) -> dict[str, float]:
-    """What the model logged over the last window of steps."""
+def _model_logs(records: Records) -> dict[str, Any]:
+    """What the model logged over the last window of steps; where gain is kept, its last record under "gain"."""
+    gain = next((record for record in reversed(records) if record["kind"] == "gain"), None)
     last = next((record for record in reversed(records) if record["kind"] == "train"), {})
-    return {name.removeprefix("model/"): value for name, value in last.items() if name.startswith("model/")}
+    logs = {name.removeprefix("model/"): value for name, value in last.items() if name.startswith("model/")}
+    return logs | ({"gain": {name: value for name, value in gain.items() if name != "kind"}} if gain else {})
 
 
 def _last(records: Records, kind: str) -> dict[str, Any]:

@@ -24,10 +24,11 @@ class PredictionWriter:
         self._tables: list[pa.Table] = []
         self._num_rows = self._num_parts = 0
 
-    def add(self, batch: Batch, prediction: torch.Tensor) -> None:
+    def add(self, batch: Batch, predictions: dict[str, torch.Tensor]) -> None:
+        """``predictions``: column -> float32 [B]."""
         source = batch.provenance[0]
         kept = source.status == STATUS_OK
-        columns = {"group": batch.group, "time": batch.time, "label": batch.label, "prediction": prediction}
+        columns = {"group": batch.group, "time": batch.time, "label": batch.label, **predictions}
         values = {"fragment": source.fragment[kept], "row": source.row[kept]}
         self._tables.append(pa.table(values | {name: tensor.numpy()[kept] for name, tensor in columns.items()}))
         self._num_rows += self._tables[-1].num_rows

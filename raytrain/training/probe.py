@@ -67,9 +67,10 @@ def probe_fbgemm() -> Figures:
 
 def probe_network(job: JobConfig, contract: Contract) -> Figures:
     """Parameters of the dense network."""
-    from raytrain.models.registry import NEURAL_MODELS
+    from raytrain.training.label_facts import read_facts
+    from raytrain.training.loop import build_network
 
-    network = NEURAL_MODELS[job.model.name].network(job.model, job, contract)
+    network = build_network(job, contract, read_facts(job, contract))
     return {"num_dense": sum(parameter.numel() for parameter in network.parameters())}
 
 

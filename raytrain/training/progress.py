@@ -22,9 +22,21 @@ from raytrain.training.mailbox import Mailbox
 
 POLL_INTERVAL_S = 0.5
 FLUSH_INTERVAL_S = 10.0
-METRIC_NAMES = ("auc", "gauc", "logloss", "pcoc", "ne")
+METRIC_NAMES = (
+    "auc",
+    "gauc",
+    "logloss",
+    "pcoc",
+    "ne",
+    "norm_gini",
+    "spearman",
+    "pay_auc",
+    "total_ratio",
+    "vanilla_norm_gini",
+    "vanilla_auc",
+)
 METRICS_FILE = "metrics.jsonl"
-REPEATED = ("train", "valid", "checkpoint")
+REPEATED = ("train", "valid", "checkpoint", "gain")
 
 
 class Progress:

@@ -18,7 +18,23 @@ from raytrain.training.curves import charts
 
 REPORT_FILE = "report.html"
 
-METRIC_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "Log loss", "ne": "NE", "pcoc": "PCOC"}
+CLICK_TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "Log loss", "ne": "NE", "pcoc": "PCOC"}
+AMOUNT_TITLES = {
+    "norm_gini": "Gini",
+    "spearman": "Spearman",
+    "pay_auc": "AUC of paying",
+    "nrmse": "NRMSE",
+    "nmae": "NMAE",
+    "decile_mape": "Decile MAPE",
+    "total_error": "Total error",
+    "total_ratio": "Total ratio",
+}
+METRIC_TITLES = CLICK_TITLES | AMOUNT_TITLES
+_CLICK_HINT = "AUC and GAUC: higher is better; log loss and NE: lower is better; PCOC: nearer to 1 is better."
+_AMOUNT_HINT = (
+    "Gini (normalised), Spearman and AUC of paying: higher is better; NRMSE, NMAE, decile MAPE and total error: lower is better; "
+    "total ratio, predicted over true: nearer to 1 is better."
+)
 
 
 def write_report(storage: Storage, result: dict[str, Any], records: list[dict[str, Any]], baselines: Sequence[dict[str, Any]] = ()) -> None:
@@ -38,6 +54,7 @@ def write_report(storage: Storage, result: dict[str, Any], records: list[dict[st
             dataset=result["dataset"],
             run_name=masked(storage.uri).rpartition("/")[2],
             summary=_summary(metrics, result, baselines, target),
+            hint=_AMOUNT_HINT if _titles(metrics) is AMOUNT_TITLES else _CLICK_HINT,
             tiles=_tiles(metrics),
             tables=[_table(domain, result, baselines) for domain in result["test"]],
             charts=charts(records, result.get("best_step")),
@@ -81,26 +98,34 @@ def best_of(metric: str, values: Sequence[float | None]) -> int | None:
     return min(scored)[1] if len(scored) > 1 else None
 
 
+def _titles(metrics: Mapping[str, float]) -> dict[str, str]:
+    """What is shown of a split's metrics, by what its labels are."""
+    return AMOUNT_TITLES if "norm_gini" in metrics else CLICK_TITLES
+
+
 def _badness(metric: str, value: float) -> float:
-    if metric == "pcoc":
+    if metric in ("pcoc", "total_ratio"):
         return abs(math.log(value)) if value > 0 else math.inf
     return -value if HIGHER_IS_BETTER[metric] else value
 
 
 def _summary(metrics: Mapping[str, float], result: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]], target: str) -> str:
-    parts = []
-    if not math.isnan(metrics["auc"]):
+    titles, parts = _titles(metrics), []
+    headline = next(iter(titles))
+    if titles is AMOUNT_TITLES and not math.isnan(metrics["norm_gini"]):
+        parts.append(f"Its ranking of rows it has not seen by amount has {metrics['norm_gini']:.1%} of the Gini of the true order.")
+    elif titles is CLICK_TITLES and not math.isnan(metrics["auc"]):
         parts.append(f"Shown one positive and one negative row it has not seen, it ranks them right {metrics['auc']:.1%} of the time.")
     comparable = [other for other in baselines if not _mismatch(other, result, target)]
     if comparable:
-        values = [metrics["auc"], *(other["test"][target]["auc"] for other in comparable)]
-        others = [(_badness("auc", value), other["model"], value) for value, other in zip(values[1:], comparable, strict=True)]
+        values = [other["test"][target].get(headline, math.nan) for other in comparable]
+        others = [(_badness(headline, value), other["model"], value) for value, other in zip(values, comparable, strict=True)]
         _, rival, value = min(others, key=lambda item: (math.isnan(item[0]), item[0]))
-        gap = metrics["auc"] - value
+        gap = metrics[headline] - value
         where = "ahead of" if gap > 0 else "behind" if gap < 0 else "level with"
         if not math.isnan(gap):
-            parts.append(f"In AUC that is {abs(gap):.4f} {where} the best baseline, {rival}.")
-    parts.append(_calibration(metrics["pcoc"]))
+            parts.append(f"In {titles[headline]} that is {abs(gap):.4f} {where} the best baseline, {rival}.")
+    parts.append(_calibration(metrics["pcoc"]) if titles is CLICK_TITLES else _totals(metrics["total_ratio"]))
     return " ".join(parts)
 
 
@@ -112,6 +137,12 @@ def _calibration(pcoc: float) -> str:
     return f"It predicts {abs(pcoc - 1):.1%} {'more' if pcoc > 1 else 'fewer'} positives than there are (PCOC {pcoc:.3f})."
 
 
+def _totals(ratio: float) -> str:
+    if math.isnan(ratio):
+        return "Its total is undefined: the test rows hold no amount above 0."
+    return f"Its predictions add up to {ratio:.1%} of what was paid."
+
+
 def _tiles(metrics: Mapping[str, float]) -> list[dict[str, str]]:
     meanings = {
         "auc": "ranking over all rows; 0.5 is chance, 1 is perfect",
@@ -119,27 +150,35 @@ def _tiles(metrics: Mapping[str, float]) -> list[dict[str, str]]:
         "logloss": "error of the probabilities; lower is better",
         "pcoc": "predicted over observed; 1 is calibrated",
     }
+    if _titles(metrics) is AMOUNT_TITLES:
+        meanings = {
+            "norm_gini": "ranking by amount; 0 is chance, 1 is the true order",
+            "spearman": "rank correlation with the true amounts",
+            "pay_auc": "ranking of payers over others; 0.5 is chance",
+            "total_ratio": "predicted over true total; 1 is calibrated",
+        }
     return [{"name": METRIC_TITLES[name], "value": number(metrics[name]), "meaning": meaning} for name, meaning in meanings.items()]
 
 
 def _table(domain: str, result: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """This run and the baselines, best AUC first; a baseline scored on other rows competes for nothing."""
+    """This run and the baselines, best in the first metric first; a baseline scored on other rows competes for nothing."""
+    titles = _titles(result["test"][domain])
+    headline = next(iter(titles))
     shown = [(result, True, ""), *((other, False, _mismatch(other, result, domain)) for other in baselines)]
     scores = [other["test"].get(domain, {}) for other, _, _ in shown]
     comparable = [not note for _, _, note in shown]
     best = {
-        name: best_of(name, [score.get(name) if fair else None for score, fair in zip(scores, comparable, strict=True)])
-        for name in METRIC_TITLES
+        name: best_of(name, [score.get(name) if fair else None for score, fair in zip(scores, comparable, strict=True)]) for name in titles
     }
     rows = []
     for index, ((other, this, note), score) in enumerate(zip(shown, scores, strict=True)):
-        cells = [{"text": number(score.get(name)), "best": best[name] == index} for name in METRIC_TITLES]
+        cells = [{"text": number(score.get(name)), "best": best[name] == index} for name in titles]
         cells.append({"text": number(score.get("num_rows"), 0), "best": False})
         rows.append(
-            {"model": other["model"], "this": this, "note": note, "cells": cells, "order": (bool(note), _descending(score.get("auc")))}
+            {"model": other["model"], "this": this, "note": note, "cells": cells, "order": (bool(note), _descending(score.get(headline)))}
         )
     rows.sort(key=lambda row: row["order"])
-    return {"domain": domain, "columns": [*METRIC_TITLES.values(), "Rows"], "rows": rows}
+    return {"domain": domain, "columns": [*titles.values(), "Rows"], "rows": rows}
 
 
 def _descending(value: float | None) -> float:

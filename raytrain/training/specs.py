@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from raytrain.adsnet_config import AdsnetModel
 from raytrain.config import JobConfig
-from raytrain.data.contract import Contract
+from raytrain.data.contract import PROBE, Contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError, ContractError
+from raytrain.models.adsnet.declarations import needs_probe
 from raytrain.models.declared import reads_event_ages, reads_slices
 
 
@@ -45,6 +47,13 @@ def scoring_spec(
     if labelled:
         check_labels(contract, job.data.path, domain, split)
     return replace(spec, shuffle=False)
+
+
+def probe_spec(job: JobConfig, contract: Contract, quarantine_path: str | None) -> StreamSpec | None:
+    """The target's rows held out of training, once; None for a model that measures no gain on them."""
+    if not (isinstance(job.model, AdsnetModel) and needs_probe(job.model.gain) and job.data.source_batch_size):
+        return None
+    return _spec(job, contract, contract.target, PROBE, (), quarantine_path)
 
 
 def _spec(

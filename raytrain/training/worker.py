@@ -11,12 +11,13 @@ from torch.nn.functional import one_hot
 
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
-from raytrain.data.micro_batches import joined, micro_batches_of
+from raytrain.data.micro_batches import joined, micro_batches_of, rank_micro_batches
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import RunError
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_checkpoint, load_weights
 from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, best_of, newest
+from raytrain.training.label_facts import LabelFacts
 from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train
 from raytrain.training.parallel import World
 from raytrain.training.predictions import PredictionWriter
@@ -24,6 +25,7 @@ from raytrain.training.process import peak_rss_mib
 from raytrain.training.session import RaySession
 from raytrain.training.state import STATE_FILE, RunState, TrainOutcome
 from raytrain.training.torch_setup import set_up_torch
+from raytrain.training.transfer import TRANSFER_FILE, load_transfer_file
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Assignment:
     """The run directory."""
     checkpoint: str | None = None
     """Scores this checkpoint, a name below ``checkpoints/``, and trains nothing."""
+    facts: LabelFacts | None = None
+    """Of the training labels, where these are amounts."""
+    probe: StreamSpec | None = None
+    """Held-out rows that gain is measured on, for a model that asks for some."""
     predictions_path: str | None = None
     """Directory for the predictions of the test streams, one file a rank."""
 
@@ -51,12 +57,17 @@ def run_worker(config: dict[str, Any]) -> None:
     set_up_torch(assignment.threads, job.training.deterministic)
     world = World.current(get_device() if job.scaling.use_gpu else None)
     session = RaySession(job, config["mailbox"], world)
-    learner = build_learner(job, assignment.test[0].contract if assignment.test else assignment.train[0].contract, world)
+    contract = assignment.test[0].contract if assignment.test else assignment.train[0].contract
+    probe = list(rank_micro_batches(assignment.probe, world.rank, world.size)) if assignment.probe else []
+    learner = build_learner(job, contract, world, assignment.facts, probe)
     if world.rank == 0:
         session.log({"kind": "plan", "tables": learner.tables.describe(), "num_dense": _num_dense(learner)})
     storage = Storage(assignment.storage_uri)
     checkpoint = _train(assignment, learner, session, storage) if assignment.train else assignment.checkpoint
-    load_weights(Storage(storage.join(f"{CHECKPOINTS}/{checkpoint}")), learner.tables, learner.network)
+    directory = Storage(storage.join(f"{CHECKPOINTS}/{checkpoint}"))
+    load_weights(directory, learner.tables, learner.network)
+    if directory.exists(TRANSFER_FILE):
+        load_transfer_file(learner.transfer, directory.read_bytes(TRANSFER_FILE), world.device)
     if assignment.predictions_path:
         if world.rank == 0:
             # Of a launch that died while it scored, perhaps with more workers.
@@ -83,6 +94,8 @@ def _train(assignment: Assignment, learner: Learner, session: RaySession, storag
     if found is not None:
         directory = Storage(storage.join(f"{CHECKPOINTS}/{found.name}"))
         load_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
+        if saved is not None and TRANSFER_FILE in saved:
+            load_transfer_file(learner.transfer, saved[TRANSFER_FILE], world.device)
     state = RunState(job, {spec.domain: spec.manifest for spec in assignment.train}, world, saved)
     session.parent = found.name if found else None
     session.log({"kind": "start", "step": state.outcome.num_steps, "world_size": world.size})
@@ -114,7 +127,7 @@ def _newest(storage: Storage) -> tuple[Committed | None, dict[str, bytes] | None
     found = newest(storage)
     if found is None:
         return None, None
-    names = (STATE_FILE, CURSOR_FILE)
+    names = (STATE_FILE, CURSOR_FILE, *({TRANSFER_FILE} & found.files.keys()))
     return found, {name: storage.read_bytes(f"{CHECKPOINTS}/{found.name}/{name}") for name in names}
 
 

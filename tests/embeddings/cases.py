@@ -95,3 +95,36 @@ def assemble(parts: list[dict[str, list[tuple[list[int], Tensor]]]], like: dict[
             for offsets, values in shards:
                 whole[key][tuple(slice(first, first + size) for first, size in zip(offsets, values.shape, strict=True))] = values
     return whole
+
+
+PAIR = (
+    TableConfig("v/user", 41, 8, features=("user",), init_std=0.1),
+    TableConfig("v/country", 4, 8, features=("country",), init_std=0.1),
+    TableConfig("g/user", 41, 8, features=("user",), init_std=0.1, beside="v/user"),
+    TableConfig("g/country", 4, 8, features=("country",), init_std=0.1, beside="v/country"),
+)
+"""Two sets of the same id spaces; of 4 rows over 3 ranks one would hold none, so such a table stays whole."""
+PAIRS = (("v/user", "g/user"), ("v/country", "g/country"))
+
+
+def train_pair(tables: Tables, step: int, rank: int = 0, num_ranks: int = 1) -> None:
+    """One backward by the loop's convention that moves both sets, and each of them otherwise."""
+    whole = global_batch(step)
+    whole.ids["country"].clamp_(max=3)
+    mine = rows_of_rank(whole, rank, num_ranks)
+    rows = tables(mine)
+    score = sum(
+        factor * rows[f"{prefix}/{name}"].of(name).square().sum(1)
+        for prefix, factor in (("v", 1.0), ("g", 2.0))
+        for name in ("user", "country")
+    )
+    (num_ranks * (mine.weight * score).sum() / whole.weight.sum()).backward()
+
+
+def blended(tables: Tables, rank: int = 0, num_ranks: int = 1) -> None:
+    """A step, a copy with the optimizer's state, a step, a move of a quarter of the way, a step."""
+    train_pair(tables, 0, rank, num_ranks)
+    tables.blend([(giver, receiver) for receiver, giver in PAIRS], 1.0, with_state=True)
+    train_pair(tables, 1, rank, num_ranks)
+    tables.blend(PAIRS, 0.25)
+    train_pair(tables, 2, rank, num_ranks)

@@ -9,7 +9,7 @@ from torch import nn
 from raytrain.embeddings.local import LocalTables, fill_initial
 from raytrain.embeddings.tables import TableConfig, TableOptimizer
 from raytrain.errors import TablesError
-from tests.embeddings.cases import CONFIGS, FROZEN, PADDED_USER, global_batch, make_batch, row_loss, train_step
+from tests.embeddings.cases import CONFIGS, FROZEN, PADDED_USER, PAIR, PAIRS, global_batch, make_batch, row_loss, train_pair, train_step
 
 KINDS = ("rowwise_adagrad", "adagrad", "sgd")
 
@@ -117,3 +117,21 @@ def test_a_checkpoint_of_other_tables_is_refused() -> None:
 def test_two_tables_of_one_name_are_refused() -> None:
     with pytest.raises(TablesError, match="user twice"):
         LocalTables([CONFIGS[0], CONFIGS[0]], TableOptimizer("sgd", 0.1), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["rowwise_adagrad", "adagrad", "sgd"])
+def test_tables_are_copied_and_blended_in_place(kind: str) -> None:
+    tables = LocalTables(PAIR, TableOptimizer(kind, 0.1), seed=5)
+    train_pair(tables, 0)
+    before = {name: value.clone() for name, value in (tables.state_dict() | tables.optimizer_state_dict()).items()}
+    tables.blend([PAIRS[0]], 0.25)
+    after = tables.state_dict() | tables.optimizer_state_dict()
+    expected = 0.75 * before["v/user.weight"] + 0.25 * before["g/user.weight"]
+    torch.testing.assert_close(after["v/user.weight"], expected)
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name != "v/user.weight")
+    tables.blend(PAIRS, 1.0, with_state=True)
+    for name in ("user", "country"):
+        for key in ("weight", "momentum1") if kind != "sgd" else ("weight",):
+            assert torch.equal(after[f"v/{name}.{key}"], before[f"g/{name}.{key}"])
+    with pytest.raises(TablesError, match=r"Received: g/usr\. Did you mean g/user"):
+        tables.blend([("v/user", "g/usr")], 1.0)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,19 @@ from raytrain.embeddings.sharded import ShardedTables
 from raytrain.embeddings.tables import TableConfig, TableOptimizer
 from raytrain.errors import TablesError
 from tests.distributed.ranks import run_ranks
-from tests.embeddings.cases import CONFIGS, FROZEN, PADDED_USER, assemble, global_batch, local_parts, row_loss, train_step
+from tests.embeddings.cases import (
+    CONFIGS,
+    FROZEN,
+    PADDED_USER,
+    PAIR,
+    PAIRS,
+    assemble,
+    blended,
+    global_batch,
+    local_parts,
+    row_loss,
+    train_step,
+)
 
 KINDS = ("rowwise_adagrad", "adagrad", "sgd")
 ALL = (*CONFIGS, FROZEN)
@@ -239,3 +252,31 @@ dist.destroy_process_group()
 def test_a_first_step_prints_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", QUIET], check=True, capture_output=True, text=True)
     assert done.stdout + done.stderr == ""
+
+
+def train_and_blend(sharding: str) -> Any:
+    tables = ShardedTables(PAIR, optimizer("adagrad"), seed=5, sharding=sharding)
+    blended(tables, dist.get_rank(), dist.get_world_size())
+    return tables.planned(), local_parts(tables.state_dict()), local_parts(tables.optimizer_state_dict())
+
+
+@pytest.mark.parametrize(("num_ranks", "sharding"), [(1, "auto"), (3, "row_wise"), (2, "table_wise"), (2, "column_wise")])
+def test_shards_are_blended_where_they_lie(num_ranks: int, sharding: str) -> None:
+    local = LocalTables(PAIR, optimizer("adagrad"), seed=5)
+    blended(local)
+    plans, weights, states = zip(*run_ranks(train_and_blend, num_ranks, sharding), strict=True)
+    assert plans[0] == plan_tables(PAIR, "adagrad", num_ranks, sharding)
+    places = {planned.table: planned.shards for planned in plans[0]}
+    assert all(places[vanilla] == places[gain] for vanilla, gain in PAIRS)
+    torch.testing.assert_close(assemble(list(weights), local.state_dict()), local.state_dict(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(assemble(list(states), local.optimizer_state_dict()), local.optimizer_state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def blend_apart() -> None:
+    tables = ShardedTables([PAIR[0], replace(PAIR[2], beside=None)], optimizer("sgd"), seed=5, sharding="table_wise")
+    tables.blend([PAIRS[0]], 1.0)
+
+
+def test_tables_placed_apart_are_not_blended() -> None:
+    with pytest.raises(TablesError, match=r"Received: v/user and g/user, placed apart\. Declare one beside the other"):
+        run_ranks(blend_apart, 2)

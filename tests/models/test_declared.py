@@ -41,7 +41,7 @@ def test_amounts_are_refused_by_a_model_of_clicks(tmp_path, monkeypatch):
     assert_three_parts(str(err.value))
     monkeypatch.setitem(DECLARED, "dnn", replace(DECLARED["dnn"], amounts=True))
     assert declared_histories(job_of(tmp_path), contract) == ()
-    with pytest.raises(ContractError, match="Use one of: dnn"):
+    with pytest.raises(ContractError, match="Use one of: adsnet, dnn"):
         declared_histories(job_of(tmp_path, "din"), contract)
 
 

@@ -212,3 +212,25 @@ def test_smoothing_halves_a_weight_every_span() -> None:
     # Weights 1/2 and 1 of the first and second value, normalised.
     assert smoothed([0.0, 3.0], 1) == pytest.approx([0.0, 2.0])
     assert smoothed([5.0] * 4, 2) == pytest.approx([5.0] * 4)
+
+
+def amounts(gini: float, ratio: float = 0.9) -> dict[str, float]:
+    others = {"spearman": 0.5, "pay_auc": 0.7, "nrmse": 2.0, "nmae": 0.8, "decile_mape": 0.2, "total_error": abs(ratio - 1)}
+    return {"norm_gini": gini, "total_ratio": ratio, "num_rows": 36_512.0} | others
+
+
+def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path: Path) -> None:
+    found = [record for record in records() if record["kind"] != "valid"]
+    for step in (100, 200, 300):
+        found.append({"kind": "valid", "step": step, "epoch": step / 150, "best": True} | amounts(0.8))
+        found.append({"kind": "gain", "step": step, "slice": [3, 7], "gain": [-0.5, None], "weight": [0.0, 1.0]})
+    baselines = [result("spend", amounts(0.79, 1.02))]
+    text, parsed = page(tmp_path, result("adsnet", amounts(0.81), **steps()), found, baselines)
+    for title in ("Loss", "Validation Gini and Spearman", "Gain by slice"):
+        assert f"<figcaption>{title}<" in text
+    assert "step 200, Gini 0.8000, Spearman 0.5000" in text
+    assert "In Gini that is 0.0200 ahead of the best baseline, spend" in text
+    assert "Its predictions add up to 90.0% of what was paid" in text
+    assert parsed.row_of("adsnet")[1:3] == ["0.8100", "0.5000"]
+    assert parsed.best[0] == "0.8100"
+    assert "1.0200" in parsed.best

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raytrain.adsnet_config import AdsnetModel
+from raytrain.adsnet_config import AdsnetModel, GainSection
 from raytrain.config import JobConfig
-from raytrain.data.contract import Contract
+from raytrain.data.contract import PROBE, Contract
 from raytrain.embeddings.config import TableConfig
+from raytrain.errors import ContractError
 from raytrain.models.baselines.declarations import feature_tables
 
 VANILLA, GAIN = "vanilla/", "gain/"
@@ -23,10 +24,33 @@ def adsnet_tables(model: AdsnetModel, job: JobConfig, contract: Contract) -> tup
     Initial rows are a function of the name, so the two differ until the first alignment copies them.
     """
     tables = feature_tables(job, contract, model.skip_features)
-    return tuple(replace(table, name=prefix + table.name) for prefix in (VANILLA, GAIN) for table in tables)
+    vanilla = tuple(replace(table, name=VANILLA + table.name) for table in tables)
+    return vanilla + tuple(replace(table, name=GAIN + table.name, beside=VANILLA + table.name) for table in tables)
 
 
 def table_pairs(configs: Sequence[TableConfig]) -> tuple[tuple[str, str], ...]:
     """(vanilla table, gain table) of each id space: what alignment copies between."""
     spaces = [config.name.removeprefix(VANILLA) for config in configs if config.name.startswith(VANILLA)]
     return tuple((VANILLA + space, GAIN + space) for space in spaces)
+
+
+def needs_probe(gain: GainSection) -> bool:
+    """Whether gain is measured on rows held out of training."""
+    return gain.estimator in ("siamese", "lookahead") or (gain.estimator in ("ledger", "grad") and gain.probe == "held_out")
+
+
+def check_labels_and_probe(model: AdsnetModel, contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError where the head is of other labels than the data set's, or rows to measure gain on are missing."""
+    if (model.head.kind == "click") != (contract.amount is None):
+        kind = "clicks" if contract.amount is None else f"amounts in {contract.amount.currency}"
+        heads = "click" if contract.amount is None else "ordinal, ziln or mse"
+        raise ContractError(
+            f"model.head.kind has to be of the data set's labels, which are {kind}. Received: {model.head.kind}. Set it to {heads}."
+        )
+    if needs_probe(model.gain) and PROBE not in contract.domains[contract.target].splits:
+        raise ContractError(
+            f"Held-out rows to measure gain on have to be a split {PROBE} of domain {contract.target}. Received: "
+            f"model.gain.estimator={model.gain.estimator}, model.gain.probe={model.gain.probe}, splits "
+            f"{', '.join(contract.domains[contract.target].splits)}. Prepare the data set with one, or set model.gain.estimator=ledger and "
+            "model.gain.probe=internal."
+        )

@@ -1,0 +1,179 @@
+"""ADSNet's part in the loop: stages, the judged loss, alignment of networks and tables, and the gain ledger in the open.
+
+Everything it does is a function of the step's number and of what a checkpoint holds, so a run that goes on repeats it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raytrain.adsnet_config import AdsnetModel
+from raytrain.config import JobConfig
+from raytrain.data.batch import Batch
+from raytrain.data.contract import Contract
+from raytrain.embeddings.tables import Tables
+from raytrain.models.adsnet.declarations import adsnet_tables, table_pairs
+from raytrain.models.adsnet.gain.functional import evaluating
+from raytrain.models.adsnet.gain.judge import GainJudge
+from raytrain.models.adsnet.gain.rows import JudgedRows
+from raytrain.models.adsnet.pair import Direction, PairOutput, PseudoSiamese, domain_weights, pair_loss
+from raytrain.training.parallel import World, unwrapped
+
+MAX_LOGGED_SLICES = 200
+MAX_NAMED_SLICES = 10
+
+
+class PairTransfer:
+    """``Transfer`` of the pseudo-siamese pair."""
+
+    networks: tuple[str, ...] = ("", "vanilla/")
+
+    def __init__(
+        self,
+        job: JobConfig,
+        contract: Contract,
+        tables: Tables,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        world: World,
+        probe: Sequence[Batch] = (),
+    ) -> None:
+        """``probe``: this rank's held-out internal rows, as many batches on every rank; a step takes the next of them."""
+        pair = unwrapped(network)
+        assert isinstance(pair, PseudoSiamese)
+        assert isinstance(job.model, AdsnetModel)
+        self._pair, self._model, self._tables, self._optimizer, self._world = pair, job.model, tables, optimizer, world
+        self._table_pairs = table_pairs(adsnet_tables(job.model, job, contract))
+        self._judge = GainJudge(job.model.gain, contract.num_slices, world.device)
+        self._has_external, self._probe, self._step = bool(job.data.source_batch_size), probe, 0
+
+    def before_step(self, step: int) -> None:
+        """Sets the stage. The first joint step makes the gain network the vanilla one's copy; every N-th after it aligns them."""
+        self._step, num_joint = step, step - self._model.warmup_steps
+        self._pair.stage = "warmup" if num_joint < 0 else "joint"
+        if num_joint == 0:
+            self._start()
+        elif num_joint > 0 and num_joint % self._model.align.every_steps == 0 and self._model.align.direction != "none":
+            self._align(self._model.align.direction)
+
+    def loss(self, output: PairOutput, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        accepted = torch.ones_like(batch.weight)
+        if self._pair.stage == "joint" and self._has_external:
+            assert batch.slice is not None, "the model's declaration asks for slices"
+            rows = JudgedRows.of(output, batch, batch.slice)
+            probe = self._probe_rows() if self._judge.wants_probe(self._step) else None
+            accepted = self._judge.weigh(self._pair, rows, probe, self._world.sum)
+        totals = self._world.sum(domain_weights(batch))
+        loss = pair_loss(output, batch, accepted, totals, self._model.bridge, self._model.external_weight)
+        return loss, self._logs(output, batch, accepted, totals)
+
+    def clipped(self) -> list[list[nn.Parameter]]:
+        """One norm over both networks would let external rows shorten the vanilla network's step."""
+        vanilla = list(self._pair.vanilla.parameters())
+        own = {id(parameter) for parameter in vanilla}
+        return [vanilla, [parameter for parameter in self._pair.parameters() if id(parameter) not in own]]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The stage, by which a saved network is scored, and the ledger."""
+        judge = {f"judge.{name}": value for name, value in self._judge.state_dict().items()}
+        return {"is_joint": torch.tensor(self._pair.stage == "joint"), **judge}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._pair.stage = "joint" if state["is_joint"] else "warmup"
+        self._judge.load_state_dict({name.removeprefix("judge."): value for name, value in state.items() if name.startswith("judge.")})
+
+    def records(self, step: int) -> list[dict[str, Any]]:
+        """The ledger as columns, an entry a slice that external rows came from, the largest MAX_LOGGED_SLICES; volumes since the start.
+        A host sync."""
+        if self._pair.stage == "warmup" or not self._has_external:
+            return []
+        report = self._judge.report()
+        seen = (report.volume > 0).nonzero()[:, 0]
+        largest = seen[torch.argsort(report.volume[seen], descending=True, stable=True)][:MAX_LOGGED_SLICES].sort().values
+        record: dict[str, Any] = {
+            "kind": "gain",
+            "step": step,
+            "accepted_share": float(report.accepted.sum() / report.volume.sum().clamp(min=1.0)),
+            "num_slices": len(seen),
+            "slice": largest.tolist(),
+            "gain": [None if math.isnan(gain) else gain for gain in report.gain[largest].tolist()],
+            "volume": report.volume[largest].tolist(),
+            "accepted": report.accepted[largest].tolist(),
+            "weight": report.weight[largest].tolist(),
+        }
+        purity = self._judge.purity()
+        if purity is not None:
+            record |= {"harm": purity.harm, "residual_harm": purity.residual_harm, "fold_agreement": purity.agreement}
+        return [record]
+
+    def warnings(self) -> list[str]:
+        if not self._has_external:
+            return []
+        report, threshold, found = self._judge.report(), self._model.gain.threshold, []
+        known = (report.volume >= self._model.gain.min_rows) & (report.gain < threshold)
+        hurting = known.nonzero()[:, 0]
+        if len(hurting):
+            worst = hurting[torch.argsort(report.gain[hurting])][:MAX_NAMED_SLICES].tolist()
+            named = ", ".join(f"{number} ({report.gain[number]:+.2f})" for number in worst)
+            more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
+            found.append(
+                f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below {threshold:g}: "
+                f"{named}{more}. Their rows are left out of the gain network."
+            )
+        purity = self._judge.purity()
+        if purity is not None and purity.is_impure:
+            found.append(
+                f"Slices are too impure for their gain to mean anything: the better half of them carries {purity.residual_harm:.0%} of the "
+                "average harm. Name another slice column in the data set, or train without external rows."
+            )
+        return found
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """The gain network, its tables and their optimizers' states become copies of the vanilla ones; adapters start afresh."""
+        pair, state = self._pair, self._optimizer.state
+        pair.align("v2g")
+        self._tables.blend([(gain, vanilla) for vanilla, gain in self._table_pairs], 1.0, with_state=True)
+        for vanilla, gain in zip(pair.vanilla.parameters(), pair.gain.parameters(), strict=True):
+            for name, value in state[vanilla].items() if vanilla in state else ():
+                state[gain][name] = value.clone() if isinstance(value, Tensor) else value
+        for parameter in (*_parameters(pair.embedding_adapter), *_parameters(pair.tower_adapter)):
+            state.pop(parameter, None)
+
+    def _align(self, direction: Direction) -> None:
+        """Weights alone: each optimizer goes on with what it has seen of its own gradients."""
+        self._pair.align(direction)
+        to_vanilla, to_gain = self._table_pairs, [(gain, vanilla) for vanilla, gain in self._table_pairs]
+        if direction == "average":
+            self._tables.blend(to_vanilla, 0.5)
+        self._tables.blend(to_vanilla if direction == "g2v" else to_gain, 1.0)
+
+    @torch.no_grad()
+    def _probe_rows(self) -> JudgedRows:
+        """The next held-out rows, as both networks see them now."""
+        batch = self._probe[self._step % len(self._probe)].to(self._world.device)
+        assert batch.slice is not None
+        with evaluating(self._pair):
+            output = self._pair(self._tables(batch), batch)
+        return JudgedRows.of(output, batch, batch.slice)
+
+    @torch.no_grad()
+    def _logs(self, output: PairOutput, batch: Batch, accepted: Tensor, totals: Tensor) -> dict[str, Tensor]:
+        """Means over all ranks' rows, once they are averaged over ranks: the served network's loss on internal rows among them."""
+        num_internal, num_external = (totals.clamp(min=1.0) / self._world.size).unbind()
+        is_joint = self._pair.stage == "joint"
+        internal = batch.weight * (batch.domain == 0)
+        external = batch.weight - internal
+        return {
+            "internal_loss": (internal * (output.gain_loss if is_joint else output.vanilla_loss)).sum() / num_internal,
+            "vanilla_loss": (internal * output.vanilla_loss).sum() / num_internal,
+            "external_loss": (external * output.gain_loss).sum() / num_external,
+            "accepted_share": (external * accepted).sum() / num_external if is_joint else torch.zeros_like(num_external),
+        }
+
+
+def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
+    return [] if module is None else list(module.parameters())
