@@ -14,8 +14,10 @@ from typing import Any
 
 from rich.console import Console
 
+from pipelines.study_by_history import compare_by_history
+from pipelines.study_by_history_plan import check_by_history
 from pipelines.study_cells import CellRunner, Train
-from pipelines.study_compare import FinishedCell, compare, summarise
+from pipelines.study_compare import FinishedCell, Predictions, compare, summarise
 from pipelines.study_cost import MeasureCost, costed_cells, measure_costs
 from pipelines.study_plan import cells_of, load_study, pairs_of, preset_of, trials_of, variants_of
 from pipelines.study_report import write_study_report
@@ -54,6 +56,7 @@ def run_study(
     cells = cells_of(study, chosen, job_overrides, path)
     if study.cost is not None:
         costed_cells(cells)  # What cannot be measured is refused before the runs.
+    contract = None if study.by_history is None else check_by_history(study.by_history, [cell.job.data.path for cell in cells])
     trials = trials_of(study, chosen, job_overrides, path)
     runner = CellRunner(storage, console, train)
     searched = None
@@ -71,7 +74,8 @@ def run_study(
     pairs = pairs_of(study)
     console.print(f"comparing {len(pairs)} pairs of arms, {study.num_resamples:,} resamples of users each", highlight=False)
     deterministic = {variant.name for variant in variants_of(study) if variant.deterministic}
-    comparisons, not_compared = compare(pairs, finished, deterministic, study.metrics, study.num_resamples)
+    rows = Predictions()
+    comparisons, not_compared = compare(pairs, finished, deterministic, study.metrics, study.num_resamples, rows)
     command = shlex.join(["raytrain", "study", path, "--preset", preset, *overrides])
     result = {
         "name": study.name,
@@ -93,6 +97,12 @@ def run_study(
     }
     if searched is not None:
         result["failed"] = [*searched["failed"], *result["failed"]]
+    if study.by_history is not None and contract is not None:
+        console.print("the same by length of history", highlight=False)
+        data_path = cells[0].job.data.path
+        result["by_history"] = compare_by_history(
+            study.by_history, contract, data_path, pairs, finished, deterministic, study.num_resamples, rows
+        )
     if cost is not None:
         result |= {"cost": cost, "failed": [*result["failed"], *cost["failed"]]}
     output = Storage(chosen.output or directory)

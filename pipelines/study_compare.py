@@ -3,7 +3,7 @@
 import io
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ from raytrain.training.report import METRIC_TITLES
 
 PREDICTIONS = "predictions/test"
 
-_KEYS = ("fragment", "row", "group", "label")
-"""What has to be equal, row by row, in all runs that are compared."""
+Column = npt.NDArray[Any]
+
+_KEYS = ("fragment", "row", "group", "time", "label")
+"""What has to be equal, row by row, in runs that are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +46,14 @@ class FinishedCell:
 def summarise(
     variants: Sequence[str], finished: Sequence[FinishedCell], deterministic: Collection[str], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
-    """dataset, domain, num_rows and, by arm, mean, sd (None below two seeds) and every seed's value of each metric."""
+    """dataset, domain, num_rows and, by arm, mean, sd (None below two seeds) and every seed's value of each metric.
+
+    Where arms have data sets of their own, dataset, content_hash, domain and num_rows are the first one's.
+    """
     first = finished[0] if finished else None
     return {
         "dataset": first.result["dataset"] if first else None,
+        "num_datasets": len({cell.result.get("content_hash") for cell in finished}),
         "content_hash": first.result.get("content_hash") if first else None,
         "domain": first.domain if first else None,
         "num_rows": int(first.metrics["num_rows"]) if first else None,
@@ -61,8 +67,11 @@ def compare(
     deterministic: Collection[str],
     metrics: Sequence[Metric],
     num_resamples: int,
+    rows: "Predictions | None" = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """(comparisons, pairs that could not be compared with the reason).
+
+    ``rows`` keeps the predictions that are read, for whoever needs them again.
 
     A comparison: a, b, metric, difference (a less b, mean over seeds), low, high (95 % over users), num_seeds,
     seed_differences, verdict (better, worse or undecided: is a better than b), sentence.
@@ -70,20 +79,16 @@ def compare(
     Raises:
         DataError: two runs scored different rows, users or labels, or a prediction is NaN.
     """
-    by_variant: dict[str, dict[int, FinishedCell]] = {}
-    for cell in finished:
-        by_variant.setdefault(cell.variant, {})[cell.seed] = cell
-    rows = _Predictions()
+    rows = rows or Predictions()
     comparisons: list[dict[str, Any]] = []
     not_compared: list[dict[str, str]] = []
     for a, b in pairs:
-        cells = _paired(by_variant.get(a, {}), by_variant.get(b, {}), a in deterministic, b in deterministic)
+        cells = paired_cells(a, b, finished, deterministic)
         if not cells:
             not_compared.append({"a": a, "b": b, "reason": "no seed that both finished"})
             continue
-        columns = rows.of(cells[0][0])
-        # A deterministic arm is the same run for every seed: one vector says as much as several.
-        vectors_a, vectors_b = ([rows.of(cell)["prediction"] for cell in dict.fromkeys(side)] for side in zip(*cells, strict=True))
+        columns = rows.of(cells[0][0], cells[0][0])
+        vectors_a, vectors_b = rows.vectors(cells)
         for metric in metrics:
             found = paired_bootstrap(vectors_a, vectors_b, columns["label"], columns["group"], metric, num_resamples)
             differences = [one.metrics[metric] - other.metrics[metric] for one, other in cells]
@@ -91,39 +96,41 @@ def compare(
     return comparisons, not_compared
 
 
-class _Predictions:
-    """Predictions of runs, each read once, and all checked to be of the same rows."""
+class Predictions:
+    """Predictions of runs, each read once; runs that are compared are checked to be of the same rows."""
 
     def __init__(self) -> None:
-        self._columns: dict[FinishedCell, dict[str, npt.NDArray[Any]]] = {}
+        self._columns: dict[FinishedCell, dict[str, Column]] = {}
 
-    def of(self, cell: FinishedCell) -> dict[str, npt.NDArray[Any]]:
-        """fragment, row, group, label and prediction, [N] each, ordered by (fragment, row)."""
+    def of(self, cell: FinishedCell, like: FinishedCell) -> dict[str, Column]:
+        """fragment, row, group, time, label and prediction, [N] each, ordered by (fragment, row).
+
+        Raises:
+            DataError: the rows are not those of ``like``, or a prediction is NaN.
+        """
         if cell not in self._columns:
-            self._columns[cell] = self._checked(cell)
+            self._columns[cell] = _read(cell)
+        columns, known = self._columns[cell], self._columns.get(like) or self.of(like, like)
+        # One copy of the keys is kept for all runs on the same rows.
+        different = [name for name in _KEYS if known[name] is not columns[name] and not np.array_equal(known[name], columns[name])]
+        if different:
+            raise DataError(
+                "Runs that are compared have to score the same test rows. "
+                f"Received: different {', '.join(different)} in {cell.storage.uri} and {like.storage.uri}. "
+                "Compare arms on one prepared data set only."
+            )
+        self._columns[cell] = columns | {name: known[name] for name in _KEYS}
         return self._columns[cell]
 
-    def _checked(self, cell: FinishedCell) -> dict[str, npt.NDArray[Any]]:
-        columns = _read(cell)
-        if np.isnan(columns["prediction"]).any():
-            raise DataError(
-                f"Predictions have to be numbers. Received: NaN in {cell.storage.uri}. Lower its learning rate, or leave the arm out."
-            )
-        if self._columns:
-            other, known = next(iter(self._columns.items()))
-            different = [name for name in _KEYS if not np.array_equal(known[name], columns[name])]
-            if different:
-                raise DataError(
-                    "Runs that are compared have to score the same test rows. "
-                    f"Received: different {', '.join(different)} in {cell.storage.uri} and {other.storage.uri}. "
-                    "Compare arms on one prepared data set only."
-                )
-            # One copy of the keys is kept for all runs.
-            columns = known | {"prediction": columns["prediction"]}
-        return columns
+    def vectors(self, pairs: Sequence[tuple[FinishedCell, FinishedCell]]) -> tuple[list[Column], list[Column]]:
+        """Predictions of both sides, [N] each. Raises as ``of`` does."""
+        first = pairs[0][0]
+        # A deterministic arm is the same run for every seed: one vector says as much as several.
+        of_a, of_b = ([self.of(cell, first)["prediction"] for cell in dict.fromkeys(side)] for side in zip(*pairs, strict=True))
+        return of_a, of_b
 
 
-def _read(cell: FinishedCell) -> dict[str, npt.NDArray[Any]]:
+def _read(cell: FinishedCell) -> dict[str, Column]:
     names = [
         name for name in cell.storage.list_files(PREDICTIONS, ".parquet") if name.rpartition("/")[2].startswith(f"{cell.domain}-part-")
     ]
@@ -134,29 +141,38 @@ def _read(cell: FinishedCell) -> dict[str, npt.NDArray[Any]]:
     parts = [pq.read_table(io.BytesIO(cell.storage.read_bytes(name)), columns=[*_KEYS, "prediction"]) for name in names]
     table = pa.concat_tables(parts)
     columns = {name: table[name].to_numpy() for name in (*_KEYS, "prediction")}
+    if np.isnan(columns["prediction"]).any():
+        raise DataError(
+            f"Predictions have to be numbers. Received: NaN in {cell.storage.uri}. Lower its learning rate, or leave the arm out."
+        )
     order = np.lexsort((columns["row"], columns["fragment"]))
     return {name: values[order] for name, values in columns.items()}
 
 
-def _paired(
-    a: Mapping[int, FinishedCell], b: Mapping[int, FinishedCell], a_is_fixed: bool, b_is_fixed: bool
+def paired_cells(
+    a: str, b: str, finished: Sequence[FinishedCell], deterministic: Collection[str]
 ) -> list[tuple[FinishedCell, FinishedCell]]:
-    """One pair a seed; a deterministic arm lends its only run to every seed of the other."""
-    if not a or not b:
+    """One pair of runs a seed; a deterministic arm lends its only run to every seed of the other. Empty without a common seed."""
+    of_a, of_b = ({cell.seed: cell for cell in finished if cell.variant == name} for name in (a, b))
+    if not of_a or not of_b:
         return []
-    if a_is_fixed:
-        return [(next(iter(a.values())), other) for _, other in sorted(b.items())]
-    if b_is_fixed:
-        return [(one, next(iter(b.values()))) for _, one in sorted(a.items())]
-    return [(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
+    if a in deterministic:
+        return [(next(iter(of_a.values())), other) for _, other in sorted(of_b.items())]
+    if b in deterministic:
+        return [(one, next(iter(of_b.values()))) for _, one in sorted(of_a.items())]
+    return [(of_a[seed], of_b[seed]) for seed in sorted(of_a.keys() & of_b.keys())]
 
 
-def _comparison(a: str, b: str, metric: str, found: tuple[float, float, float], differences: list[float]) -> dict[str, Any]:
-    difference, low, high = found
-    verdict = "undecided"
-    # An interval of NaN decides nothing either.
+def verdict_of(metric: Metric, low: float, high: float) -> str:
+    """better, worse or undecided: what an interval of A less B says of A. An interval of NaN decides nothing either."""
     if low > 0 or high < 0:
-        verdict = "better" if (low > 0) == HIGHER_IS_BETTER[metric] else "worse"
+        return "better" if (low > 0) == HIGHER_IS_BETTER[metric] else "worse"
+    return "undecided"
+
+
+def _comparison(a: str, b: str, metric: Metric, found: tuple[float, float, float], differences: list[float]) -> dict[str, Any]:
+    difference, low, high = found
+    verdict = verdict_of(metric, low, high)
     title = METRIC_TITLES[metric]
     interval = f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
     if verdict == "undecided":
@@ -169,11 +185,11 @@ def _comparison(a: str, b: str, metric: str, found: tuple[float, float, float], 
         "a": a,
         "b": b,
         "metric": metric,
-        "difference": _known(difference),
-        "low": _known(low),
-        "high": _known(high),
+        "difference": known(difference),
+        "low": known(low),
+        "high": known(high),
         "num_seeds": len(differences),
-        "seed_differences": [_known(value) for value in differences],
+        "seed_differences": [known(value) for value in differences],
         "verdict": verdict,
         "sentence": sentence,
     }
@@ -187,7 +203,7 @@ def _arm(cells: Sequence[FinishedCell], is_deterministic: bool, metrics: Sequenc
         "seeds": [cell.seed for cell in cells],
         "metrics": {
             metric: _spread([cell.metrics[metric] for cell in cells])
-            | {"values": {str(cell.seed): _known(cell.metrics[metric]) for cell in cells}}
+            | {"values": {str(cell.seed): known(cell.metrics[metric]) for cell in cells}}
             for metric in metrics
         },
         "rows_trained": results[0]["rows_trained"] if results else None,
@@ -208,6 +224,6 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def _known(value: float) -> float | None:
-    """JSON has no NaN."""
+def known(value: float) -> float | None:
+    """None for NaN, which JSON has not."""
     return None if math.isnan(value) else float(value)

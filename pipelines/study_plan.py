@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
+from pipelines.study_by_history_plan import HistoryPlan
 from pipelines.study_cost_plan import CostPlan
 from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
@@ -77,6 +78,8 @@ class Study(Section):
     num_resamples: PositiveInt = 1000
     cost: CostPlan | None = None
     """Measures what training and scoring cost, after the runs; null measures nothing."""
+    by_history: HistoryPlan | None = None
+    """Breaks the comparison down by the length of each test row's history; null does not."""
     work_dir: str | None = None
     """Where the runs go, on any file system; null: runs/studies/<name>."""
 
@@ -266,5 +269,7 @@ def _key(job: JobConfig, contract: Contract) -> str:
 
 
 def _point_part(key: str, value: Any) -> str:
-    """tables.dim=16 -> dim16, fit for a file's name."""
+    """tables.dim=16 -> dim16, fit for a file's name; a data set goes by the name of its directory."""
+    if key == "data.path":
+        return re.sub(r"[^A-Za-z0-9.]+", "_", str(value).rstrip("/").rpartition("/")[2])
     return re.sub(r"[^A-Za-z0-9.]+", "_", f"{key.rpartition('.')[2]}{json.dumps(value)}").strip("_")

@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.study_by_history_report import history_chart, history_markdown, history_note, history_table
 from pipelines.study_cost_report import cost_chart, cost_markdown, cost_note, cost_table, cost_titles
 from pipelines.study_search_report import search_markdown, search_note, search_table
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.figures import BAD, FIRST, GOOD, MUTED, figure, svg
-from raytrain.training.report import METRIC_TITLES, best_of, number, render
+from raytrain.training.report import METRIC_TITLES, best_of, number, render, signed
 
 Result = Mapping[str, Any]
 
@@ -55,6 +56,11 @@ def markdown(result: Result) -> str:
     if "cost" in result:
         titles, *rows = cost_markdown(result, _order(result))
         lines += ["", cost_note(result), "", *_rows(titles), *(_line(row) for row in rows)]
+    for domain in _history_domains(result):
+        for titles, *rows in history_markdown(result, domain, _order(result)):
+            lines += ["", *_rows(titles), *(_line(row) for row in rows)]
+    if _history_domains(result):
+        lines += ["", history_note()]
     lines += ["", *(f"- Not compared: {pair['a']} and {pair['b']} ({pair['reason']})." for pair in result["not_compared"])]
     lines += [f"- Failed: {failure['cell']}." for failure in result["failed"]]
     return "\n".join(lines).rstrip() + "\n"
@@ -91,8 +97,8 @@ def pair_table(result: Result) -> list[dict[str, Any]]:
     for found in result["comparisons"]:
         name = f"{found['a']} \u2212 {found['b']}"
         row = rows.setdefault((found["a"], found["b"]), {"name": name, "num_seeds": found["num_seeds"], "cells": []})
-        interval = f"[{_signed(found['low'])}, {_signed(found['high'])}]"
-        row["cells"].append({"difference": _signed(found["difference"]), "interval": interval, "verdict": found["verdict"]})
+        interval = f"[{signed(found['low'])}, {signed(found['high'])}]"
+        row["cells"].append({"difference": signed(found["difference"]), "interval": interval, "verdict": found["verdict"]})
     return list(rows.values())
 
 
@@ -109,6 +115,10 @@ def _html(result: Result) -> str:
         search_note=search_note(result["search"]) if result["search"] else None,
         trials=search_table(result["search"]) if result["search"] else [],
         cost=_cost(result) if "cost" in result else None,
+        by_history=[
+            history_table(result, domain, _order(result)) | {"chart": history_chart(result, domain)} for domain in _history_domains(result)
+        ],
+        history_note=history_note(),
         charts=[chart for metric in result["metrics"] for chart in _charts(result, metric)],
     )
 
@@ -120,6 +130,10 @@ def _cost(result: Result) -> dict[str, Any]:
         "note": cost_note(result),
         "chart": cost_chart(result),
     }
+
+
+def _history_domains(result: Result) -> list[str]:
+    return list(result["by_history"]["domains"]) if "by_history" in result else []
 
 
 def _summary(result: Result) -> str:
@@ -152,8 +166,10 @@ def _setting(result: Result) -> str:
     if result["num_rows"] is None:
         return "No run has finished."
     seeds = ", ".join(str(seed) for seed in result["seeds"])
+    others = result["num_datasets"] - 1
+    more = f", and {others} more that other arms have" if others else ""
     return (
-        f"Data set {result['dataset']} (content {str(result['content_hash'])[:12]}), test split of domain {result['domain']}: "
+        f"Data set {result['dataset']} (content {str(result['content_hash'])[:12]}{more}), test split of domain {result['domain']}: "
         f"{result['num_rows']:,} rows. Seeds {seeds}; mean \u00b1 standard deviation over seeds, deterministic (fixed) arms run once. "
         "Best mean in bold."
     )
@@ -240,10 +256,6 @@ def _arm_cell(spread: Mapping[str, Any], is_best: bool) -> dict[str, Any]:
 
 def _mean_and_sd(spread: Mapping[str, Any]) -> str:
     return number(spread["mean"]) + ("" if spread["sd"] is None else f" \u00b1 {spread['sd']:.4f}")
-
-
-def _signed(value: float | None) -> str:
-    return "\u2013" if value is None else f"{value:+.4f}"
 
 
 def _rows(titles: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, Feature, load_contract, save_contract
 from raytrain.errors import ConfigError, RunError
 from raytrain.footprint import refuse_over_ask
-from raytrain.models.declared import DECLARED
+from raytrain.models.declared import DECLARED, declared_warning
 from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
@@ -243,6 +243,9 @@ def _create(run: Run, console: Console) -> None:
     run.storage.write_text(CONFIG_FILE, yaml.safe_dump(run.job.model_dump(mode="json"), sort_keys=False))
     save_contract(run.contract, run.storage.uri)
     console.print(f"run {run.storage.uri}  model {run.job.model.name}  data {run.contract.dataset}  seed {run.job.seed}", highlight=False)
+    warning = declared_warning(run.job, run.contract)
+    if warning is not None:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
 
 
 def _without_nan(value: Any) -> Any:

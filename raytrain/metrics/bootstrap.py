@@ -71,6 +71,12 @@ def paired_bootstrap(
     return difference(np.ones(len(groups))), float(low), float(high)
 
 
+def metric_of(prediction: Array, label: Array, group: Array, metric: Metric) -> float:
+    """The metric of one [N] prediction vector over every group once, as ``paired_bootstrap`` scores it; NaN where undefined."""
+    groups, user = np.unique(group, return_inverse=True)
+    return _SCORERS[metric](np.asarray(prediction), np.asarray(label), user)(np.ones(len(groups)))
+
+
 def _mean(scorers: Sequence[Scorer], multiplicity: Multiplicity) -> float:
     return sum(score(multiplicity) for score in scorers) / len(scorers)
 

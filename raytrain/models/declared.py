@@ -22,8 +22,10 @@ from raytrain.models.baselines.declarations import (
     counter_tables,
     dnn_histories,
     dnn_tables,
+    idle_contrast,
     lcn_event_ages,
     no_event_ages,
+    no_warning,
     sequence_histories,
     sequence_tables,
 )
@@ -42,6 +44,8 @@ class Declaration:
     """Whether it looks the candidate item up by name, which then has to be among its features."""
     check: Callable[[Any, Contract, tuple[str, ...]], None] | None = None
     """(its own config section, contract, histories) raises ContractError where the data set lacks what this model alone needs."""
+    warning: Callable[[Any, Contract, tuple[str, ...]], str | None] = no_warning
+    """(its own config section, contract, histories) -> what is allowed, but hardly meant; None where there is nothing"""
     event_ages: Callable[[Any], bool] = no_event_ages
     """(its own config section) -> whether training reads the ages of history events in seconds"""
     amounts: bool = False
@@ -52,7 +56,7 @@ class Declaration:
 
 DECLARED: dict[str, Declaration] = {
     "adsnet": Declaration(adsnet_histories, adsnet_tables, queries_item=False, check=check_labels_and_probe, amounts=True, slices=True),
-    "lcn": Declaration(sequence_histories, sequence_tables, check=check_contrast, event_ages=lcn_event_ages),
+    "lcn": Declaration(sequence_histories, sequence_tables, check=check_contrast, warning=idle_contrast, event_ages=lcn_event_ages),
     "din": Declaration(sequence_histories, sequence_tables),
     "single_domain": Declaration(sequence_histories, sequence_tables),
     "full_attention": Declaration(sequence_histories, sequence_tables),
@@ -88,6 +92,12 @@ def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     if declaration.check is not None:
         declaration.check(job.model, contract, histories)
     return histories
+
+
+def declared_warning(job: JobConfig, contract: Contract) -> str | None:
+    """What to tell whoever starts the job before it runs; None where there is nothing. Plain baselines have none."""
+    declaration = DECLARED.get(job.model.name)
+    return None if declaration is None else declaration.warning(job.model, contract, declaration.histories(job.model, contract))
 
 
 def declared_tables(job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:

@@ -87,6 +87,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return "\u2013" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
+def signed(value: float | None, digits: int = 4) -> str:
+    """A difference, rounded; a dash for what is undefined."""
+    return "\u2013" if value is None or math.isnan(value) else f"{value:+,.{digits}f}"
+
+
 def best_of(metric: str, values: Sequence[float | None]) -> int | None:
     """Index of the best value of a metric; None when there are not two to compare."""
     scored = [(_badness(metric, value), index) for index, value in enumerate(values) if value is not None and not math.isnan(value)]

@@ -1,17 +1,20 @@
 """Every model of the config stands in one registry, and its torch-free half beside its network."""
 
+import io
 from dataclasses import replace
 from typing import get_args
 
 import pytest
+from rich.console import Console
 
 from raytrain.config import JobConfig
 from raytrain.data.contract import Amount
 from raytrain.errors import ContractError
 from raytrain.model_config import ModelSection
 from raytrain.models.baselines.tabular import TABULAR_MODELS
-from raytrain.models.declared import DECLARED, declared_histories
+from raytrain.models.declared import DECLARED, declared_histories, declared_warning
 from raytrain.models.registry import NETWORKS, NEURAL_MODELS
+from raytrain.run import train
 from raytrain.training.specs import scoring_spec, training_specs
 from tests.data.build import build_dataset
 from tests.messages import assert_three_parts
@@ -40,6 +43,53 @@ def test_amounts_are_refused_by_a_model_of_clicks(tmp_path, monkeypatch):
     assert declared_histories(job_of(tmp_path), contract) == ()
     with pytest.raises(ContractError, match="Use one of: adsnet, dnn"):
         declared_histories(job_of(tmp_path, "din"), contract)
+
+
+@pytest.mark.parametrize(
+    ("model", "has_source", "warned"),
+    [
+        ({"name": "lcn"}, True, None),
+        ({"name": "lcn"}, False, "Prepare the data set with a source domain, or set model.contrast.weight=0"),
+        ({"name": "lcn", "histories": ["target"]}, True, "Name a source domain in model.histories, or set model.contrast.weight=0"),
+        ({"name": "lcn", "histories": ["source"]}, True, None),
+        ({"name": "lcn", "contrast": {"weight": 0}}, False, None),
+        ({"name": "din"}, False, None),
+        ({"name": "item_mean"}, False, None),
+    ],
+    ids=["both domains", "target alone", "source not read", "source alone", "no contrast", "another network", "a plain baseline"],
+)
+def test_a_contrast_with_nothing_to_align_is_told(tmp_path, model, has_source, warned):
+    contract, job = build_dataset(tmp_path), job_of(tmp_path)
+    if not has_source:
+        contract = contract.model_copy(update={"domains": {"target": contract.domains["target"]}})
+    job = JobConfig.parse({**job.model_dump(mode="json"), "model": model}, "test")
+    found = declared_warning(job, contract)
+    if warned is None:
+        assert found is None
+    else:
+        assert warned in found
+        assert_three_parts(found)
+
+
+class _BegunError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("histories", [["target"], ["target", "source"]], ids=["nothing to align", "something to align"])
+def test_the_driver_says_once_that_there_is_nothing_to_align(tmp_path, monkeypatch, histories):
+    def begin(*_):
+        raise _BegunError
+
+    # The run is created between these two, which start Ray.
+    monkeypatch.setattr("raytrain.training.neural.plan_neural", lambda *_: None)
+    monkeypatch.setattr("raytrain.training.neural.train_neural", begin)
+    build_dataset(tmp_path / "data")
+    values = {"data": {"path": str(tmp_path / "data")}, "run": {"name": "run", "storage_path": str(tmp_path)}}
+    job = JobConfig.parse({**values, "model": {"name": "lcn", "histories": histories}}, "test")
+    printed = io.StringIO()
+    with pytest.raises(_BegunError):
+        train(job, Console(file=printed, width=500))
+    assert printed.getvalue().count("warning: LCN's contrastive loss") == (len(histories) == 1)
 
 
 def test_slices_are_streamed_to_the_model_that_asks_for_them(tmp_path, monkeypatch):

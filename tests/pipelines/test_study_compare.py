@@ -20,7 +20,13 @@ USER = np.repeat(np.arange(50), 4)
 def cell(directory: Path, variant: str, seed: int, prediction: Any, **columns: Any) -> FinishedCell:
     """A run directory that holds these predictions, and metrics enough for a summary."""
     storage = Storage(str(directory / f"{variant}-{seed}"))
-    rows = {"fragment": np.zeros(200, np.int32), "row": np.arange(200, dtype=np.int32), "group": USER, "label": LABEL} | columns
+    rows = {
+        "fragment": np.zeros(200, np.int32),
+        "row": np.arange(200, dtype=np.int32),
+        "group": USER,
+        "time": USER,
+        "label": LABEL,
+    } | columns
     buffer = io.BytesIO()
     pq.write_table(pa.table(rows | {"prediction": np.asarray(prediction, np.float32)}), buffer)
     storage.write_bytes("predictions/test/ads-part-00000.parquet", buffer.getvalue())
@@ -77,7 +83,14 @@ def test_noise_against_noise_is_undecided(tmp_path: Path) -> None:
 def test_order_of_rows_on_disk_does_not_matter(tmp_path: Path) -> None:
     shuffled = np.random.default_rng(0).permutation(200)
     moved = cell(
-        tmp_path, "b", 0, right()[shuffled], row=np.arange(200, dtype=np.int32)[shuffled], group=USER[shuffled], label=LABEL[shuffled]
+        tmp_path,
+        "b",
+        0,
+        right()[shuffled],
+        row=np.arange(200, dtype=np.int32)[shuffled],
+        group=USER[shuffled],
+        time=USER[shuffled],
+        label=LABEL[shuffled],
     )
     (found,), _ = compare([("a", "b")], [cell(tmp_path, "a", 0, right()), moved], (), ("auc",), 50)
     assert (found["difference"], found["low"], found["high"]) == (0.0, 0.0, 0.0)
@@ -119,6 +132,16 @@ def test_runs_that_scored_other_rows_are_refused(tmp_path: Path, columns: dict[s
     cells = [cell(tmp_path, "a", 0, right()), cell(tmp_path, "b", 0, half(), **columns)]
     with pytest.raises(DataError, match=f"same test rows. Received: different {named} in"):
         compare([("a", "b")], cells, (), ("auc",), 50)
+
+
+def test_pairs_on_data_sets_of_their_own_stand_side_by_side(tmp_path: Path) -> None:
+    other = {"label": 1 - LABEL}
+    cells = [cell(tmp_path, "a", 0, right()), cell(tmp_path, "b", 0, half())]
+    cells += [cell(tmp_path, "c", 0, right(), **other), cell(tmp_path, "d", 0, half(), **other)]
+    found, _ = compare([("a", "b"), ("c", "d")], cells, (), ("auc",), 50)
+    assert [one["difference"] for one in found] == [0.5, -0.5]
+    with pytest.raises(DataError, match=r"same test rows\. Received: different label in"):
+        compare([("a", "b"), ("a", "c")], cells, (), ("auc",), 50)
 
 
 def test_a_prediction_that_is_no_number_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def test_points_of_a_grid_are_compared_by_their_full_names(tmp_path: Path) -> No
     assert pairs_of(load_study(path)[0]) == [("din-dim16", "din-dim8")]
 
 
+def test_a_data_set_at_a_point_goes_by_its_directory(tmp_path: Path) -> None:
+    path = write_study(tmp_path, grid={"data.path": ["data/overlap0.25", "s3://bucket/data/overlap0.50/"]})
+    names = [variant.name for variant in variants_of(load_study(path)[0])]
+    assert names[:2] == ["din-overlap0.25", "din-overlap0.50"]
+
+
 def test_an_arm_is_not_compared_with_a_point(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Name both in full"):
         load_study(write_study(tmp_path, grid={"tables.dim": [8, 16]}, comparisons=[["din", "single-dim8"]]))

@@ -90,6 +90,18 @@ def check_contrast(model: LcnModel, contract: Contract, histories: tuple[str, ..
                     )
 
 
+def idle_contrast(model: LcnModel, contract: Contract, histories: tuple[str, ...]) -> str | None:
+    """What to change where the contrastive loss has no source domain's items to align; None where it has, or is left out."""
+    if not model.contrast.weight or any(name != contract.target for name in histories):
+        return None
+    has_source = any(domain.history is not None for name, domain in contract.domains.items() if name != contract.target)
+    source = "Name a source domain in model.histories" if has_source else "Prepare the data set with a source domain"
+    return (
+        "LCN's contrastive loss aligns items of a source domain with the target's, so it needs the history of one; it is 0 here. "
+        f"Received: model.contrast.weight={model.contrast.weight:g}, histories={list(histories)}. {source}, or set model.contrast.weight=0."
+    )
+
+
 def num_contrasted(model: Section, rows_per_rank: int, global_rows: int) -> int:
     """Numbers in LCN's matrices of pairs x candidates on one rank, at most; 0 for other models."""
     if not isinstance(model, LcnModel) or not model.contrast.weight:
@@ -98,6 +110,10 @@ def num_contrasted(model: Section, rows_per_rank: int, global_rows: int) -> int:
     num_targets = 1 + section.target_events
     offered = (global_rows if section.negatives == "all_ranks" else rows_per_rank) * num_targets
     return rows_per_rank * num_targets * section.num_pairs * offered * (1 + section.num_pairs)
+
+
+def no_warning(model: Section, contract: Contract, histories: tuple[str, ...]) -> str | None:
+    return None
 
 
 def no_event_ages(model: Section) -> bool:
