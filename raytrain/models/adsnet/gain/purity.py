@@ -10,10 +10,6 @@ It is cross-fitted: which half is better is told by one fold of the rows, its ga
 are of different rows, for a slice of a few hundred rows that come by in every epoch differs from the next for good, by luck. A
 share of the harm needs no tuning to the noise of labels, as a variance would.
 
-On the toy of the tests (numpy, 6 seeds, probe=internal) residual harm was .17 to .37 at purity 1, .41 to .52 at .8 and .64 to .80 at
-.65; with half the signal .31 to .65, .41 to .76 and .69 to 1.01. With held-out probes it is noisier: -.41 to .28, .07 to .72, .42 to
-.90 (8 runs each, 800 steps). An F statistic told nothing: 22 at purity .65 with much signal, 16 at purity 1 with little.
-
 Shapes: S slices.
 """
 
