@@ -1,7 +1,7 @@
 """The contrastive loss between one source domain and the target, over the pairs of a batch (CRP of LCN, arXiv 2312.06424).
 
-Shapes: B rows, T target events a row (its candidate first), P source events each, N pairs, M candidates for a negative, U unique
-rows, E size of an aligned vector.
+Shapes: B rows, T target events a row (its candidate first), P source events each, N pairs, M candidates for a negative, C places in
+a matrix of pairs and candidates, U unique rows, E size of an aligned vector.
 """
 
 from collections.abc import Callable
@@ -79,16 +79,26 @@ class Pairs:
         What the same user was shown and did not take stays in, ``hard_weight`` times.
         """
         with torch.no_grad():
-            same_user = self.user[:, None] == candidates.user  # [N, M]
-            collides = (self.positive_item[:, None] == candidates.item) | (same_user & candidates.is_positive)
-            log_weight = self.anchor.new_zeros(same_user.shape)
-            own = self.anchor.new_zeros(len(self.user))
-            if frequency is not None:
-                log_weight, own = log_weight - frequency.log_share(candidates.item), own - frequency.log_share(self.positive_item)
+            by_user, by_item = matches(self.user, candidates.user), matches(self.positive_item, candidates.item)
+            exceptions = torch.cat([by_item, by_user[:, candidates.is_positive[by_user[1]]]], dim=1)
+            weight = self.anchor.new_full((exceptions.shape[1],), NEVER)
             if hard_weight != 1.0:
-                log_weight += log(hard_weight) * same_user
-            log_weight.masked_fill_(collides, NEVER)
-        return Contrast(self.anchor, self.positive, own, candidates.aligned, log_weight)
+                exceptions = torch.cat([exceptions, by_user], dim=1)
+                weight = torch.cat([weight, weight.new_full((by_user.shape[1],), log(hard_weight))])
+            log_weight, own = self.anchor.new_zeros(len(candidates.item)), self.anchor.new_zeros(len(self.user))
+            if frequency is not None:
+                log_weight, own = -frequency.log_share(candidates.item), -frequency.log_share(self.positive_item)
+        return Contrast(self.anchor, self.positive, own, candidates.aligned, log_weight, exceptions, weight)
+
+
+def matches(left: Tensor, right: Tensor) -> Tensor:
+    """int64 [2, C]: the places in ``left`` [N] and ``right`` [M] that hold the same number, without comparing all N x M."""
+    ordered, order = right.sort()
+    first = torch.searchsorted(ordered, left)
+    num = torch.searchsorted(ordered, left, right=True) - first
+    row = torch.arange(len(left), device=left.device).repeat_interleave(num)
+    nth = torch.arange(len(row), device=left.device) - (num.cumsum(0) - num)[row]
+    return torch.stack([row, order[first[row] + nth]])
 
 
 class CrossDomainContrast(nn.Module):

@@ -219,7 +219,8 @@ def test_collisions_are_no_negatives() -> None:
     ).where(torch.tensor([True, True, True, True, False]))
     found = pair.against(candidates, None, hard_weight=4.0)
     # The pair's own item, another item this user took, and padding are left out; what the user passed over counts four times.
-    assert found.log_weight.exp()[0].tolist() == pytest.approx([0.0, 0.0, 4.0, 1.0])
+    weights = found.log_weight[None].index_put(tuple(found.exceptions), found.exception_log_weight, accumulate=True)
+    assert weights.exp()[0].tolist() == pytest.approx([0.0, 0.0, 4.0, 1.0])
 
 
 def test_nothing_is_contrasted_when_scoring(dataset: str, contract: Contract) -> None:
