@@ -72,7 +72,7 @@ def run_study(
     ]
     cost = None if study.cost is None else measure_costs(study.cost, cells, storage, console, measure_cost)
     pairs = pairs_of(study)
-    console.print(f"comparing {len(pairs)} pairs of arms, {study.num_resamples:,} resamples of users each", highlight=False)
+    console.print(f"comparing {len(pairs)} pairs of arms, {study.num_resamples:,} resamples of {study.unit}s each", highlight=False)
     deterministic = {variant.name for variant in variants_of(study) if variant.deterministic}
     rows = Predictions()
     comparisons, not_compared = compare(pairs, finished, deterministic, study.metrics, study.num_resamples, rows)

@@ -11,7 +11,7 @@ from pipelines.study_compare import Column, FinishedCell, Predictions, known, pa
 from raytrain.data.contract import Contract
 from raytrain.data.history import load_histories
 from raytrain.data.manifest_cache import list_data_files
-from raytrain.metrics.bootstrap import ClickMetric, metric_of, paired_bootstrap
+from raytrain.metrics.bootstrap import ComparedMetric, metric_of, paired_bootstrap, prediction_column
 from raytrain.storage import Storage
 
 Ints = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def compare_by_history(
 
 
 def _arms(
-    metrics: Sequence[ClickMetric], finished: Sequence[FinishedCell], predictions: Predictions, chosen: npt.NDArray[np.bool_]
+    metrics: Sequence[ComparedMetric], finished: Sequence[FinishedCell], predictions: Predictions, chosen: npt.NDArray[np.bool_]
 ) -> dict[str, dict[str, float | None]]:
     """arm -> metric -> mean over its seeds on the chosen rows."""
     found: dict[str, dict[str, float | None]] = {}
@@ -81,13 +81,13 @@ def _arms(
     return found
 
 
-def _mean(metric: ClickMetric, runs: Sequence[Mapping[str, Column]], chosen: npt.NDArray[np.bool_]) -> float | None:
-    values = [metric_of(run["prediction"][chosen], run["label"][chosen], run["group"][chosen], metric) for run in runs]
+def _mean(metric: ComparedMetric, runs: Sequence[Mapping[str, Column]], chosen: npt.NDArray[np.bool_]) -> float | None:
+    values = [metric_of(run[prediction_column(metric)][chosen], run["label"][chosen], run["group"][chosen], metric) for run in runs]
     return known(float(np.mean(values)))
 
 
 def _comparisons(
-    metrics: Sequence[ClickMetric],
+    metrics: Sequence[ComparedMetric],
     pairs: Sequence[tuple[str, str]],
     finished: Sequence[FinishedCell],
     deterministic: Collection[str],
@@ -101,8 +101,8 @@ def _comparisons(
         if not cells or not chosen.any():
             continue
         rows = predictions.of(cells[0][0], cells[0][0])
-        of_a, of_b = ([vector[chosen] for vector in vectors] for vectors in predictions.vectors(cells))
         for metric in metrics:
+            of_a, of_b = ([vector[chosen] for vector in vectors] for vectors in predictions.vectors(cells, metric))
             difference, low, high = paired_bootstrap(of_a, of_b, rows["label"][chosen], rows["group"][chosen], metric, num_resamples)
             comparisons.append(
                 {

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
-from raytrain.metrics.bootstrap import ClickMetric
+from raytrain.metrics.bootstrap import ComparedMetric
 from raytrain.settings import Section, nearest
 
 Edges = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -19,8 +19,8 @@ class HistoryPlan(Section):
 
     lengths: dict[str, Edges] = Field(min_length=1)
     """Domain -> where buckets begin, ascending: {target: [1, 20, 100]} makes 0, 1 to 19, 20 to 99, and 100 and more."""
-    metrics: tuple[ClickMetric, ...] = Field(default=("auc", "gauc"), min_length=1)
-    """The first is drawn."""
+    metrics: tuple[ComparedMetric, ...] = Field(default=("auc", "gauc"), min_length=1)
+    """Of the data set's labels; the first is drawn."""
 
     @model_validator(mode="after")
     def _check_edges(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a study found: each arm over its seeds, and pairs of arms by a paired bootstrap over users."""
+"""What a study found: each arm over its seeds, and pairs of arms by a paired bootstrap over users or customers."""
 
 import io
 import math
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raytrain.errors import DataError
-from raytrain.metrics.bootstrap import Metric, paired_bootstrap
+from raytrain.metrics.bootstrap import Metric, paired_bootstrap, prediction_column
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.report import METRIC_TITLES
@@ -21,6 +21,9 @@ from raytrain.training.report import METRIC_TITLES
 PREDICTIONS = "predictions/test"
 
 Column = npt.NDArray[Any]
+
+PREDICTION_COLUMNS = ("prediction", "ltv", "pay")
+"""A predictions file holds the first, or the others where labels are amounts."""
 
 _KEYS = ("fragment", "row", "group", "time", "label")
 """What has to be equal, row by row, in runs that are compared."""
@@ -88,8 +91,8 @@ def compare(
             not_compared.append({"a": a, "b": b, "reason": "no seed that both finished"})
             continue
         columns = rows.of(cells[0][0], cells[0][0])
-        vectors_a, vectors_b = rows.vectors(cells)
         for metric in metrics:
+            vectors_a, vectors_b = rows.vectors(cells, metric)
             found = paired_bootstrap(vectors_a, vectors_b, columns["label"], columns["group"], metric, num_resamples)
             differences = [one.metrics[metric] - other.metrics[metric] for one, other in cells]
             comparisons.append(_comparison(a, b, metric, found, differences))
@@ -103,7 +106,7 @@ class Predictions:
         self._columns: dict[FinishedCell, dict[str, Column]] = {}
 
     def of(self, cell: FinishedCell, like: FinishedCell) -> dict[str, Column]:
-        """fragment, row, group, time, label and prediction, [N] each, ordered by (fragment, row).
+        """fragment, row, group, time, label and those of PREDICTION_COLUMNS that there are, [N] each, ordered by (fragment, row).
 
         Raises:
             DataError: the rows are not those of ``like``, or a prediction is NaN.
@@ -122,12 +125,25 @@ class Predictions:
         self._columns[cell] = columns | {name: known[name] for name in _KEYS}
         return self._columns[cell]
 
-    def vectors(self, pairs: Sequence[tuple[FinishedCell, FinishedCell]]) -> tuple[list[Column], list[Column]]:
-        """Predictions of both sides, [N] each. Raises as ``of`` does."""
+    def vectors(self, pairs: Sequence[tuple[FinishedCell, FinishedCell]], metric: Metric) -> tuple[list[Column], list[Column]]:
+        """The predictions of both sides that ``metric`` scores, [N] each.
+
+        Raises:
+            DataError: as ``of``, or a run has no such predictions.
+        """
         first = pairs[0][0]
         # A deterministic arm is the same run for every seed: one vector says as much as several.
-        of_a, of_b = ([self.of(cell, first)["prediction"] for cell in dict.fromkeys(side)] for side in zip(*pairs, strict=True))
+        of_a, of_b = ([self._scored(cell, first, metric) for cell in dict.fromkeys(side)] for side in zip(*pairs, strict=True))
         return of_a, of_b
+
+    def _scored(self, cell: FinishedCell, like: FinishedCell, metric: Metric) -> Column:
+        columns, name = self.of(cell, like), prediction_column(metric)
+        if name not in columns:
+            raise DataError(
+                f"{METRIC_TITLES[metric]} is scored on predictions in a column {name}. "
+                f"Received: {', '.join(columns)} in {cell.storage.uri}. Compare by metrics of what the model predicts."
+            )
+        return columns[name]
 
 
 def _read(cell: FinishedCell) -> dict[str, Column]:
@@ -138,10 +154,10 @@ def _read(cell: FinishedCell) -> dict[str, Column]:
         raise DataError(
             f"A run of a study has to hold predictions of domain {cell.domain}. Received: none in {cell.storage.uri}. Run it again."
         )
-    parts = [pq.read_table(io.BytesIO(cell.storage.read_bytes(name)), columns=[*_KEYS, "prediction"]) for name in names]
-    table = pa.concat_tables(parts)
-    columns = {name: table[name].to_numpy() for name in (*_KEYS, "prediction")}
-    if np.isnan(columns["prediction"]).any():
+    table = pa.concat_tables([pq.read_table(io.BytesIO(cell.storage.read_bytes(name))) for name in names])
+    predicted = [name for name in PREDICTION_COLUMNS if name in table.column_names]
+    columns = {name: table[name].to_numpy() for name in (*_KEYS, *predicted)}
+    if any(np.isnan(columns[name]).any() for name in predicted):
         raise DataError(
             f"Predictions have to be numbers. Received: NaN in {cell.storage.uri}. Lower its learning rate, or leave the arm out."
         )

@@ -19,6 +19,7 @@ from pipelines.bench_process import TIMEOUT_S, run_alone
 from pipelines.bench_summary import Spread
 from pipelines.study_cost_plan import CostPlan, CostRequest, MeasuredCost
 from pipelines.study_plan import Cell
+from raytrain.adsnet_config import AdsnetModel
 from raytrain.errors import ConfigError, RunError
 from raytrain.models.declared import DECLARED
 from raytrain.storage import Storage
@@ -103,12 +104,16 @@ def _measure_alone(request: CostRequest) -> MeasuredCost:
 
 
 def _request(cell: Cell, plan: CostPlan) -> CostRequest:
-    """The arm's job on one worker; what only sets how long it trains does not keep batches from being read."""
+    """The arm's job on one worker; what only sets how long it trains does not keep batches from being read.
+
+    Of ADSNet's two stages the joint one is measured: its warmup is short, and by far the cheaper.
+    """
     job = cell.job
+    model = job.model.model_copy(update={"warmup_steps": 0}) if isinstance(job.model, AdsnetModel) else job.model
     data = job.data.model_copy(update={"batch_size": plan.batch_size or job.data.batch_size})
     training = job.training.model_copy(update={"max_steps": None})
     scaling = job.scaling.model_copy(update={"num_workers": 1, "threads_per_worker": plan.num_threads})
-    return CostRequest(job=job.model_copy(update={"data": data, "training": training, "scaling": scaling}), plan=plan)
+    return CostRequest(job=job.model_copy(update={"data": data, "model": model, "training": training, "scaling": scaling}), plan=plan)
 
 
 def _measured_earlier(cell: Cell, plan: CostPlan, storage: Storage) -> Record:

@@ -25,7 +25,7 @@ from raytrain.errors import DataError, RaytrainError
 from raytrain.models.registry import NEURAL_MODELS
 from raytrain.training.loop import Learner, build_learner, train_step
 from raytrain.training.parallel import World
-from raytrain.training.specs import scoring_spec, training_specs
+from raytrain.training.specs import probe_spec, scoring_spec, training_specs
 from raytrain.training.torch_setup import set_up_torch
 
 HELD_BATCHES = 32
@@ -49,9 +49,10 @@ def measure_cost(job: JobConfig, plan: CostPlan) -> MeasuredCost:
     training, requests = _training_batches(job, contract), _requests(job, contract, plan.num_candidates)
     world = World.alone()
     # A first step loads libraries and kernels, 60 MiB of them: not this arm's memory, and thrown away with its learner.
-    train_step(job, build_learner(job, contract, world), training[0], 0, NUM_STEPS)
+    probe = _probe_batches(job, contract)
+    train_step(job, build_learner(job, contract, world, probe=probe), training[0], 0, NUM_STEPS)
     memory = PeakMemory()
-    learner = build_learner(job, contract, world)
+    learner = build_learner(job, contract, world, probe=probe)
     samples_per_s, num_steps = training_rate(job, learner, training, plan.seconds)
     peak_rss_mib = memory.mib()
     request_ms = request_times_ms(learner, requests, plan.seconds)
@@ -115,7 +116,8 @@ def request_times_ms(learner: Learner, requests: Sequence[Batch], seconds: float
 
 def _score(learner: Learner, request: Batch) -> torch.Tensor:
     """float32 [C]"""
-    scores: torch.Tensor = learner.network(learner.tables(request), request).predictions["click"]
+    predictions = learner.network(learner.tables(request), request).predictions
+    scores: torch.Tensor = predictions["ltv" if "ltv" in predictions else "click"]
     return scores
 
 
@@ -123,6 +125,12 @@ def _training_batches(job: JobConfig, contract: Contract) -> list[Batch]:
     specs = training_specs(job, contract, NEURAL_MODELS[job.model.name].histories(job.model, contract), "")
     stream = joined([local_micro_batches(replace(spec, quarantine_path=None)) for spec in specs])
     return held_batches(stream, HELD_BATCHES, MAX_HELD_BYTES)
+
+
+def _probe_batches(job: JobConfig, contract: Contract) -> list[Batch]:
+    """Empty for a model that measures no gain on held-out rows."""
+    spec = probe_spec(job, contract, None)
+    return [] if spec is None else held_batches(local_micro_batches(spec), HELD_BATCHES, MAX_HELD_BYTES)
 
 
 def _requests(job: JobConfig, contract: Contract, num_candidates: int) -> list[Batch]:

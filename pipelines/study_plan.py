@@ -14,10 +14,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, mode
 
 from pipelines.study_by_history_plan import HistoryPlan
 from pipelines.study_cost_plan import CostPlan
+from pipelines.study_metrics import SearchMetric, check_metrics
 from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
-from raytrain.metrics.bootstrap import ClickMetric
+from raytrain.metrics.bootstrap import ComparedMetric
 from raytrain.settings import Section, nearest, parse_yaml, with_overrides
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -41,7 +42,7 @@ class Arm(Section):
 class Search(Section):
     """How an arm's best trial is chosen: on validation alone, every arm that is searched by as many trials."""
 
-    metric: Literal["auc", "gauc", "logloss", "ne"] = "auc"
+    metric: SearchMetric = "auc"
     seed: NonNegativeInt = 0
 
 
@@ -68,13 +69,14 @@ class Study(Section):
     search: Search = Search()
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default={})
     """Dotted key of the job -> values; every arm runs at every combination."""
-    metrics: tuple[ClickMetric, ...] = Field(default=("auc", "gauc", "logloss"), min_length=1)
+    metrics: tuple[ComparedMetric, ...] = Field(default=("auc", "gauc", "logloss"), min_length=1)
+    """Of the data set's labels; arms are ordered by the first. Amounts: norm_gini, spearman, pay_auc, total_error."""
     comparisons: tuple[tuple[str, str], ...] = ()
     """(a, b): a less b. With a grid, arms are compared point by point; full names (din-dim8) compare points."""
     reference: str | None = None
     """An arm that every other one is compared with, besides ``comparisons``."""
-    unit: Literal["user"] = "user"
-    """What the bootstrap draws: rows of one unit are not independent."""
+    unit: Literal["user", "customer"] = "user"
+    """What reports call the contract's group, which the bootstrap draws: rows of one unit are not independent."""
     num_resamples: PositiveInt = 1000
     cost: CostPlan | None = None
     """Measures what training and scoring cost, after the runs; null measures nothing."""
@@ -86,6 +88,16 @@ class Study(Section):
     @property
     def directory(self) -> str:
         return self.work_dir or f"runs/studies/{self.name}"
+
+    @property
+    def metrics_by_key(self) -> dict[str, tuple[str, ...]]:
+        """Every key of this file that names metrics which will be read -> those."""
+        asked: dict[str, tuple[str, ...]] = {"metrics": self.metrics}
+        if any(arm.trials for arm in self.arms.values()):
+            asked["search.metric"] = (self.search.metric,)
+        if self.by_history is not None:
+            asked["by_history.metrics"] = self.by_history.metrics
+        return asked
 
     @model_validator(mode="after")
     def _check_search(self) -> Self:
@@ -214,7 +226,7 @@ def cells_of(study: Study, preset: Preset, overrides: Sequence[str], path: str, 
     Overrides win in this order: the caller's, the grid's, the trial's, the arm's, the preset's.
 
     Raises:
-        ConfigError: a job is not right, or sets what the study itself sets.
+        ConfigError: a job is not right, sets what the study itself sets, or has labels that a metric does not fit.
         ContractError: data.path holds no prepared data set.
     """
     make = _CellMaker(study, preset, overrides, path)
@@ -243,12 +255,14 @@ class _CellMaker:
         base = study.base
         self._values = base if isinstance(base, Mapping) else parse_yaml(read_text(Path(path).parent / base), base)
         self._preset, self._overrides, self._path = preset, overrides, path
+        self._metrics = study.metrics_by_key
         self._contracts: dict[str, Contract] = {}
 
     def __call__(self, name: str, overrides: Sequence[str], seed: int) -> Cell:
         job = _job(self._values, (*self._preset.overrides, *overrides, *self._overrides), seed, f"{self._path}, arm {name}")
         if job.data.path not in self._contracts:
             self._contracts[job.data.path] = load_contract(job.data.path)
+            check_metrics(self._metrics, self._contracts[job.data.path], job.data.path)
         contract = self._contracts[job.data.path]
         return Cell(name, seed, job, _key(job, contract), contract.target)
 

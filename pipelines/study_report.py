@@ -179,7 +179,7 @@ def _interval_note(result: Result) -> str:
     return (
         f"A less B, mean over seeds, with the 95 % interval of a paired bootstrap over {result['unit']}s "
         f"({result['num_resamples']:,} resamples). "
-        "An interval that includes 0 is undecided. Intervals cover the draw of test users, not of seeds, "
+        f"An interval that includes 0 is undecided. Intervals cover the draw of test {result['unit']}s, not of seeds, "
         "and are not corrected for the number of comparisons."
     )
 

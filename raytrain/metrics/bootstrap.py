@@ -6,7 +6,7 @@ Rows are sorted once per prediction vector: a draw is a multiplicity for each us
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,12 @@ from raytrain.metrics.ranking import Ranking
 from raytrain.metrics.spearman import SpearmanState
 
 ClickMetric = Literal["auc", "gauc", "logloss"]
-LtvMetric = Literal["norm_gini", "spearman", "pay_auc", "total_ratio", "total_error"]
+RankedLtvMetric = Literal["norm_gini", "spearman", "pay_auc", "total_error"]
+LtvMetric = RankedLtvMetric | Literal["total_ratio"]
 Metric = ClickMetric | LtvMetric
 """``pay_auc`` is the AUC of a label above 0: its prediction vectors are those of paying, the others' those of the amount."""
+ComparedMetric = ClickMetric | RankedLtvMetric
+"""What one model can be better in than another: ``total_ratio`` is best at 1 and has no order."""
 Multiplicity = npt.NDArray[np.float64]
 Scorer = Callable[[Multiplicity], float]
 """How often each group was drawn -> the metric."""
@@ -69,6 +72,13 @@ def paired_bootstrap(
     defined = draws[~np.isnan(draws)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
     return difference(np.ones(len(groups))), float(low), float(high)
+
+
+def prediction_column(metric: Metric) -> str:
+    """The column of a predictions file that a metric scores: prediction (a click's), ltv (an amount) or pay (a score of paying)."""
+    if metric in get_args(ClickMetric):
+        return "prediction"
+    return "pay" if metric == "pay_auc" else "ltv"
 
 
 def metric_of(prediction: Array, label: Array, group: Array, metric: Metric) -> float:

@@ -1,6 +1,7 @@
 """A prepared data set without samples, a study over it, and a train function that writes plausible run directories."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from raytrain.config import JobConfig
-from raytrain.data.contract import Contract, Domain, Split, Table, save_contract
+from raytrain.data.contract import Amount, Contract, Domain, Split, Table, save_contract
 from raytrain.metrics.suite import MetricSuite
 from raytrain.storage import Storage
 
@@ -21,13 +22,14 @@ SKILL = {"din": 2.0, "single_domain": 1.0, "logistic": 1.0, "item_mean": 0.0, "l
 """How much of the truth a model's score holds."""
 
 
-def write_data(directory: Path, content_hash: str = "0123456789abcdef") -> str:
-    """A contract alone: a fake run reads no samples."""
+def write_data(directory: Path, content_hash: str = "0123456789abcdef", amount: Amount | None = None) -> str:
+    """A contract alone, of clicks or of amounts: a fake run reads no samples."""
     splits = {name: Split(path=f"samples/ads/{name}", num_rows=NUM_USERS * ROWS_PER_USER, num_positives=1) for name in ("train", "test")}
     contract = Contract(
         dataset="planted",
         content_hash=content_hash,
         num_buckets=1,
+        amount=amount,
         tables={"item": Table(num_rows=2)},
         features=(),
         domains={"ads": Domain(role="target", splits=splits)},
@@ -40,7 +42,7 @@ def write_study(directory: Path, **changes: Any) -> str:
     """Three arms, one of them deterministic; ``changes`` replace keys of the study."""
     study = {
         "name": "planted",
-        "base": {"data": {"path": write_data(directory)}, "model": {"name": "din"}},
+        "base": changes.get("base") or {"data": {"path": write_data(directory)}, "model": {"name": "din"}},
         "presets": {"quick": {"seeds": [0]}, "full": {"seeds": [0, 1, 2]}},
         "arms": {
             "din": {},
@@ -63,6 +65,8 @@ class FakeTrain:
     fails: set[str] = field(default_factory=set)
     interrupts: set[str] = field(default_factory=set)
     ran: list[str] = field(default_factory=list)
+    write: Callable[[Storage, JobConfig], dict[str, Any]] = lambda storage, job: write_run(storage, job)
+    """Writes a run directory and returns its result."""
 
     def __call__(self, job: JobConfig, console: Console) -> dict[str, Any]:
         name = str(job.run.name)
@@ -74,7 +78,7 @@ class FakeTrain:
             raise KeyboardInterrupt
         if name in self.fails:
             raise RuntimeError("cannot reach s3://me:hunter2@bucket/x")
-        return write_run(storage, job)
+        return self.write(storage, job)
 
 
 def write_run(storage: Storage, job: JobConfig) -> dict[str, Any]:
@@ -95,12 +99,18 @@ def write_run(storage: Storage, job: JobConfig) -> dict[str, Any]:
             "label": label,
             "prediction": prediction,
         }
-    ).take(np.random.default_rng(job.seed).permutation(len(user)))
+    )
+    write_predictions(storage, table, job.seed)
+    return fake_result(job, _metrics(prediction, label, user))
+
+
+def write_predictions(storage: Storage, table: pa.Table, seed: int) -> None:
+    """Of the test split of "ads", shuffled."""
+    table = table.take(np.random.default_rng(seed).permutation(table.num_rows))
     for part, rows in enumerate((table.slice(0, 300), table.slice(300))):
         buffer = io.BytesIO()
         pq.write_table(rows, buffer)
         storage.write_bytes(f"predictions/test/ads-part-{part:05d}.parquet", buffer.getvalue())
-    return fake_result(job, _metrics(prediction, label, user))
 
 
 def fake_result(job: JobConfig, metrics: dict[str, float]) -> dict[str, Any]:
