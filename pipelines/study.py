@@ -19,7 +19,8 @@ from pipelines.study_by_history_plan import check_by_history
 from pipelines.study_cells import CellRunner, Train
 from pipelines.study_compare import FinishedCell, Predictions, compare, summarise
 from pipelines.study_cost import MeasureCost, costed_cells, measure_costs
-from pipelines.study_plan import cells_of, load_study, pairs_of, preset_of, trials_of, variants_of
+from pipelines.study_ltv import ledger_ends, ltv_figures
+from pipelines.study_plan import Cell, Study, cells_of, load_study, pairs_of, preset_of, trials_of, variants_of
 from pipelines.study_report import write_study_report
 from pipelines.study_search import chosen_overrides, search
 from raytrain.storage import Storage
@@ -97,6 +98,7 @@ def run_study(
     }
     if searched is not None:
         result["failed"] = [*searched["failed"], *result["failed"]]
+    result |= _beside_the_metrics(study, cells, finished)
     if study.by_history is not None and contract is not None:
         console.print("the same by length of history", highlight=False)
         data_path = cells[0].job.data.path
@@ -109,6 +111,14 @@ def run_study(
     write_study_report(output, result)
     _say_how_it_ended(result, output, console)
     return result
+
+
+def _beside_the_metrics(study: Study, cells: Sequence[Cell], finished: Sequence[FinishedCell]) -> dict[str, Any]:
+    """Sections of result.json that only a study of amounts, or one with gain ledgers, has."""
+    names = [variant.name for variant in variants_of(study)]
+    ledgers = ledger_ends(names, finished, {cell.variant: cell.job.data.path for cell in cells})
+    found = {"ltv": ltv_figures(names, finished), "ledger": ledgers}
+    return {key: section for key, section in found.items() if section is not None}
 
 
 def _say_what_was_chosen(searched: Mapping[str, Any], console: Console) -> None:

@@ -33,6 +33,7 @@ _KEPT_KEYS = (
     "wall_s",
     "valid",
     "test",
+    "model_logs",
 )
 
 

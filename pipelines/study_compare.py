@@ -218,7 +218,7 @@ def _arm(cells: Sequence[FinishedCell], is_deterministic: bool, metrics: Sequenc
         "deterministic": is_deterministic,
         "seeds": [cell.seed for cell in cells],
         "metrics": {
-            metric: _spread([cell.metrics[metric] for cell in cells])
+            metric: spread([cell.metrics[metric] for cell in cells])
             | {"values": {str(cell.seed): known(cell.metrics[metric]) for cell in cells}}
             for metric in metrics
         },
@@ -228,12 +228,12 @@ def _arm(cells: Sequence[FinishedCell], is_deterministic: bool, metrics: Sequenc
             for result in results
             for domain, expected in result["rows_expected"].items()
         ),
-        "train_samples_per_s": _spread([result["train_samples_per_s"] for result in results]),
-        "wall_s": _spread([result["wall_s"] for result in results]),
+        "train_samples_per_s": spread([result["train_samples_per_s"] for result in results]),
+        "wall_s": spread([result["wall_s"] for result in results]),
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
+def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, and standard deviation of the sample."""
     if not values or any(math.isnan(value) for value in values):
         return {"mean": None, "sd": None}

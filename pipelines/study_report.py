@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipelines.study_by_history_report import history_chart, history_markdown, history_note, history_table
 from pipelines.study_cost_report import cost_chart, cost_markdown, cost_note, cost_table, cost_titles
+from pipelines.study_ltv_report import ltv_tables
 from pipelines.study_search_report import search_markdown, search_note, search_table
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
@@ -50,6 +51,8 @@ def markdown(result: Result) -> str:
             )
             for row in pairs
         ]
+    for table in ltv_tables(result, _order(result)):
+        lines += ["", f"{table['heading']}. {table['note']}", "", *_rows(table["titles"]), *(_line(row) for row in table["rows"])]
     if result["search"]:
         titles, *rows = search_markdown(result["search"])
         lines += ["", search_note(result["search"]), "", *_rows(titles), *(_line(row) for row in rows)]
@@ -114,6 +117,7 @@ def _html(result: Result) -> str:
         interval_note=_interval_note(result),
         search_note=search_note(result["search"]) if result["search"] else None,
         trials=search_table(result["search"]) if result["search"] else [],
+        ltv_tables=ltv_tables(result, _order(result)),
         cost=_cost(result) if "cost" in result else None,
         by_history=[
             history_table(result, domain, _order(result)) | {"chart": history_chart(result, domain)} for domain in _history_domains(result)

@@ -13,6 +13,7 @@ from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
 from raytrain.training.engine import Records, launch
+from raytrain.training.gain_log import last_ledger
 from raytrain.training.label_facts import facts_of_run, save_facts
 from raytrain.training.launch import connect, threads_per_worker
 from raytrain.training.specs import probe_spec, scoring_spec, training_specs
@@ -123,10 +124,10 @@ def _metrics(records: Records) -> dict[str, dict[str, float]]:
 
 def _model_logs(records: Records) -> dict[str, Any]:
     """What the model logged over the last window of steps; where gain is kept, its last record under "gain"."""
-    gain = next((record for record in reversed(records) if record["kind"] == "gain"), None)
+    gains = [record for record in records if record["kind"] == "gain"]
     last = next((record for record in reversed(records) if record["kind"] == "train"), {})
     logs = {name.removeprefix("model/"): value for name, value in last.items() if name.startswith("model/")}
-    return logs | ({"gain": {name: value for name, value in gain.items() if name != "kind"}} if gain else {})
+    return logs | ({"gain": last_ledger(gains)} if gains else {})
 
 
 def _last(records: Records, kind: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from raytrain.embeddings.tables import Tables
 from raytrain.models.adsnet.declarations import adsnet_tables, table_pairs
 from raytrain.models.adsnet.gain.functional import evaluating
 from raytrain.models.adsnet.gain.judge import GainJudge
+from raytrain.models.adsnet.gain.ledger import LedgerReport
 from raytrain.models.adsnet.gain.rows import JudgedRows
 from raytrain.models.adsnet.pair import Direction, PairOutput, PseudoSiamese, domain_weights, pair_loss
 from raytrain.training.parallel import World, unwrapped
@@ -97,7 +98,10 @@ class PairTransfer:
             "kind": "gain",
             "step": step,
             "accepted_share": float(report.accepted.sum() / report.volume.sum().clamp(min=1.0)),
+            "threshold": self._model.gain.threshold,
             "num_slices": len(seen),
+            "num_accepted": int((report.weight[seen] >= 0.5).sum()),
+            "num_hurting": int(self._hurting(report).sum()),
             "slice": largest.tolist(),
             "gain": [None if math.isnan(gain) else gain for gain in report.gain[largest].tolist()],
             "volume": report.volume[largest].tolist(),
@@ -113,8 +117,7 @@ class PairTransfer:
         if not self._has_external:
             return []
         report, threshold, found = self._judge.report(), self._model.gain.threshold, []
-        known = (report.volume >= self._model.gain.min_rows) & (report.gain < threshold)
-        hurting = known.nonzero()[:, 0]
+        hurting = self._hurting(report).nonzero()[:, 0]
         if len(hurting):
             worst = hurting[torch.argsort(report.gain[hurting])][:MAX_NAMED_SLICES].tolist()
             named = ", ".join(f"{number} ({report.gain[number]:+.2f})" for number in worst)
@@ -130,6 +133,10 @@ class PairTransfer:
                 "average harm. Name another slice column in the data set, or train without external rows."
             )
         return found
+
+    def _hurting(self, report: LedgerReport) -> Tensor:
+        """bool [S]: slices seen often enough whose gain is below the threshold."""
+        return (report.volume >= self._model.gain.min_rows) & (report.gain < self._model.gain.threshold)
 
     @torch.no_grad()
     def _start(self) -> None:
