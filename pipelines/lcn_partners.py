@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.lcn_run import LcnRun
-from raytrain.data.prepare.output import VOCABULARIES
+from raytrain.data.vocabulary import vocabulary_file
 from raytrain.storage import Storage
 
 Ints = npt.NDArray[np.int64]
@@ -156,7 +156,7 @@ def item_slice(run: LcnRun, num_rows: int) -> ItemCategory | None:
 
 def _names(run: LcnRun, table: str) -> dict[int, str]:
     """What the ids stand for; empty without a vocabulary."""
-    storage, file = Storage(run.job.data.path), f"{VOCABULARIES}/{table}.parquet"
+    storage, file = Storage(run.job.data.path), vocabulary_file(table)
     if not storage.exists(file):
         return {}
     vocabulary = pq.read_table(storage.path(file), filesystem=storage.filesystem).to_pydict()

@@ -143,10 +143,12 @@ class Contract(Section):
     @property
     def num_slices(self) -> int:
         """Rows of the id space of ``slice``, 0 (unknown) among them; 1 where nothing is sliced."""
-        return 1 if self.slice is None else self.tables[self._slice_table(self.slice)].num_rows
+        return 1 if self.slice_table is None else self.tables[self.slice_table].num_rows
 
-    def _slice_table(self, column: str) -> str:
-        return next((feature.table for feature in self.features if feature.name == column and feature.table), column)
+    @property
+    def slice_table(self) -> str | None:
+        """Name of that id space; None where nothing is sliced."""
+        return next((feature.table for feature in self.features if feature.name == self.slice and feature.table), self.slice)
 
     def without_as_of(self) -> Self:
         """The same promise without the as-of features."""

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from raytrain.training.figures import BAD, FIRST, GOOD, GRID, MUTED, SECOND, SURFACE, figure, svg
+from raytrain.training.figures import FIRST, GOOD, GRID, MUTED, SECOND, SURFACE, figure, svg
+from raytrain.training.gain_report import draw_accepted, draw_gain
 
 Records = Sequence[dict[str, Any]]
 
@@ -49,8 +50,10 @@ def charts(records: Records, best_step: int | None) -> list[dict[str, Any]]:
     gain = [record for record in records if record["kind"] == "gain"]
     if gain and train:
         steps_per_epoch = train[-1]["step"] / train[-1]["epoch"]
-        caption = "Each line a slice of external rows, red if it is left out by the end; dashed: no gain."
-        add("gain", "Gain by slice", caption, lambda axes: _gain(axes, gain, steps_per_epoch), True)
+        caption = "Each line a slice of external rows, by what it is worth to internal ones; red: left out at the end."
+        add("gain", "Gain by slice", caption, lambda axes: draw_gain(axes, gain, steps_per_epoch), True)
+        caption = "Share of external rows let into the gain network since the last point."
+        add("accepted", "External rows let in", caption, lambda axes: draw_accepted(axes, gain, steps_per_epoch), True)
     if train:
         add(
             "throughput", "Throughput", "Rows a second over all workers, evaluation left out.", lambda axes: _throughput(axes, train), False
@@ -129,19 +132,6 @@ def _ratio(axes: Axes, valid: Records, name: str) -> None:
     # Never zoomed in on noise around 1.
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
-
-
-def _gain(axes: Axes, gain: Records, steps_per_epoch: float) -> None:
-    last = dict(zip(gain[-1]["slice"], gain[-1]["weight"], strict=True))
-    axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    for number, weight in last.items():
-        points = [
-            (record["step"] / steps_per_epoch, record["gain"][record["slice"].index(number)])
-            for record in gain
-            if number in record["slice"] and record["gain"][record["slice"].index(number)] is not None
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=FIRST if weight >= 0.5 else BAD, linewidth=1.0, alpha=0.7)
 
 
 def _throughput(axes: Axes, train: Records) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.stream import StreamSpec
+from raytrain.data.vocabulary import slice_names
 from raytrain.embeddings.plan import plan_tables
 from raytrain.errors import CursorError, RunError
 from raytrain.models.declared import declared_histories, declared_tables
@@ -113,7 +114,7 @@ def _result(job: JobConfig, contract: Contract, streams: tuple[StreamSpec, ...],
         "starts": outcome["starts"],
         "valid": outcome["best_metrics"],
         "test": _metrics(records),
-        "model_logs": _model_logs(records),
+        "model_logs": _model_logs(records, contract, job.data.path),
     }
 
 
@@ -122,12 +123,16 @@ def _metrics(records: Records) -> dict[str, dict[str, float]]:
     return {record["domain"]: {key: value for key, value in record.items() if key not in ("kind", "domain", "split")} for record in found}
 
 
-def _model_logs(records: Records) -> dict[str, Any]:
-    """What the model logged over the last window of steps; where gain is kept, its last record under "gain"."""
+def _model_logs(records: Records, contract: Contract, data_path: str) -> dict[str, Any]:
+    """What the model logged over the last window of steps; where gain is kept, its last record under "gain", slices with names."""
     gains = [record for record in records if record["kind"] == "gain"]
     last = next((record for record in reversed(records) if record["kind"] == "train"), {})
     logs = {name.removeprefix("model/"): value for name, value in last.items() if name.startswith("model/")}
-    return logs | ({"gain": last_ledger(gains)} if gains else {})
+    if not gains:
+        return logs
+    ledger = last_ledger(gains)
+    names = slice_names(contract, data_path, ledger["slice"])
+    return logs | {"gain": ledger | {"name": [names.get(number) for number in ledger["slice"]]}}
 
 
 def _last(records: Records, kind: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from raytrain.adsnet_config import AdsnetModel
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.contract import Contract
+from raytrain.data.vocabulary import slice_names
 from raytrain.embeddings.tables import Tables
 from raytrain.models.adsnet.declarations import adsnet_tables, table_pairs
 from raytrain.models.adsnet.gain.functional import evaluating
@@ -47,6 +48,7 @@ class PairTransfer:
         assert isinstance(pair, PseudoSiamese)
         assert isinstance(job.model, AdsnetModel)
         self._pair, self._model, self._tables, self._optimizer, self._world = pair, job.model, tables, optimizer, world
+        self._contract, self._data_path = contract, job.data.path
         self._table_pairs = table_pairs(adsnet_tables(job.model, job, contract))
         self._judge = GainJudge(job.model.gain, contract.num_slices, world.device)
         self._has_external, self._probe, self._step = bool(job.data.source_batch_size), probe, 0
@@ -120,7 +122,8 @@ class PairTransfer:
         hurting = self._hurting(report).nonzero()[:, 0]
         if len(hurting):
             worst = hurting[torch.argsort(report.gain[hurting])][:MAX_NAMED_SLICES].tolist()
-            named = ", ".join(f"{number} ({report.gain[number]:+.2f})" for number in worst)
+            names = slice_names(self._contract, self._data_path, worst)
+            named = ", ".join(f"{names.get(number, number)} ({report.gain[number]:+.2f})" for number in worst)
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
                 f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below {threshold:g}: "

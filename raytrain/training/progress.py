@@ -36,6 +36,7 @@ METRIC_NAMES = (
     "vanilla_auc",
 )
 METRICS_FILE = "metrics.jsonl"
+MAX_BOARD_SLICES = 50
 REPEATED = ("train", "valid", "checkpoint", "gain")
 
 
@@ -51,6 +52,7 @@ class Progress:
         # TensorBoard's writer appends to a local file; object stores cannot be appended to.
         local = storage is not None and isinstance(storage.filesystem, LocalFileSystem)
         self._board = SummaryWriter(str(Path(storage.root) / "tensorboard")) if storage and tensorboard and local else None
+        self._board_slices: list[int] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True, name="progress")
         self._thread.start()
@@ -84,9 +86,8 @@ class Progress:
             if line:
                 self._console.print(line, highlight=False, markup=False)
             if self._board is not None and "step" in record:
-                for name, value in record.items():
-                    if isinstance(value, float):
-                        self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+                for name, value in scalars(record, self._board_slices).items():
+                    self._board.add_scalar(name, value, record["step"])
         # What a checkpoint includes should outlive the driver as it does.
         if any(record["kind"] == "checkpoint" for record in records):
             self._flush()
@@ -115,6 +116,27 @@ def describe(record: dict[str, Any], elapsed_s: float) -> str:
     }
     kind = describe_kind.get(record["kind"])
     return kind(record, elapsed_s) if kind else ""
+
+
+def scalars(record: dict[str, Any], slices: list[int]) -> dict[str, float]:
+    """What TensorBoard draws of a record: its floats, and of the gain ledger each slice's gain and accepted share since the start.
+
+    ``slices`` keeps which are drawn and grows up to MAX_BOARD_SLICES, the largest first, so that no line breaks off.
+    """
+    found = {f"{record['kind']}/{name}": value for name, value in record.items() if isinstance(value, float)}
+    if record["kind"] != "gain":
+        return found
+    place = {number: index for index, number in enumerate(record["slice"])}
+    largest = sorted(place, key=lambda number: -record["volume"][place[number]])
+    new = [number for number in largest if number not in slices]
+    slices += new[: MAX_BOARD_SLICES - len(slices)]
+    for number in slices:
+        if number not in place:
+            continue
+        gain, accepted, volume = (record[name][place[number]] for name in ("gain", "accepted", "volume"))
+        found |= {} if gain is None else {f"gain_of_slice/{number}": gain}
+        found[f"accepted_of_slice/{number}"] = accepted / volume
+    return found
 
 
 def clock(seconds: float) -> str:

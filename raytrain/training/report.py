@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
 from raytrain.training.curves import charts
+from raytrain.training.gain_report import ledger_table
 
 REPORT_FILE = "report.html"
 
@@ -58,6 +59,7 @@ def write_report(storage: Storage, result: dict[str, Any], records: list[dict[st
             tiles=_tiles(metrics),
             tables=[_table(domain, result, baselines) for domain in result["test"]],
             charts=charts(records, result.get("best_step")),
+            ledger=ledger_table(result["model_logs"].get("gain")),
             rows=_rows(result),
             facts=_facts(result),
             command=masked(f"raytrain train {shlex.quote(storage.join('config.yaml'))} run.name=null"),

@@ -9,6 +9,7 @@ import pytest
 
 from raytrain.storage import Storage
 from raytrain.training.curves import smoothed
+from raytrain.training.gain_log import last_ledger
 from raytrain.training.report import masked, write_report
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -219,14 +220,22 @@ def amounts(gini: float, ratio: float = 0.9) -> dict[str, float]:
     return {"norm_gini": gini, "total_ratio": ratio, "num_rows": 36_512.0} | others
 
 
+def ledger(step: int) -> dict[str, Any]:
+    """Slice 3 hurts and was let in for 10 of its rows at first; nothing is known of slice 7 yet."""
+    columns = {"slice": [3, 7], "gain": [-0.5, None], "weight": [0.0, 1.0], "volume": [step * 1.0, 4.0], "accepted": [10.0, 4.0]}
+    figures = {"threshold": -0.3, "num_slices": 2, "num_accepted": 1, "num_hurting": 1, "accepted_share": 0.04}
+    return {"kind": "gain", "step": step} | figures | columns | {"harm": 0.2, "residual_harm": 0.1}
+
+
 def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path: Path) -> None:
     found = [record for record in records() if record["kind"] != "valid"]
     for step in (100, 200, 300):
         found.append({"kind": "valid", "step": step, "epoch": step / 150, "best": True} | amounts(0.8))
-        found.append({"kind": "gain", "step": step, "slice": [3, 7], "gain": [-0.5, None], "weight": [0.0, 1.0]})
+        found.append(ledger(step))
     baselines = [result("spend", amounts(0.79, 1.02))]
-    text, parsed = page(tmp_path, result("adsnet", amounts(0.81), **steps()), found, baselines)
-    for title in ("Loss", "Validation Gini and Spearman", "Gain by slice"):
+    logs = {"gain": last_ledger([ledger(200), ledger(300)]) | {"name": ["Gift <bags>", None]}}
+    text, parsed = page(tmp_path, result("adsnet", amounts(0.81), **steps(), model_logs=logs), found, baselines)
+    for title in ("Loss", "Validation Gini and Spearman", "Gain by slice", "External rows let in"):
         assert f"<figcaption>{title}<" in text
     assert "step 200, Gini 0.8000, Spearman 0.5000" in text
     assert "In Gini that is 0.0200 ahead of the best baseline, spend" in text
@@ -234,3 +243,7 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
     assert parsed.row_of("adsnet")[1:3] == ["0.8100", "0.5000"]
     assert parsed.best[0] == "0.8100"
     assert "1.0200" in parsed.best
+    assert parsed.row_of("Gift <bags> (3)") == ["Gift <bags> (3)", "-0.500", "300", "3%", "0%", "\u2717 left out"]
+    assert parsed.row_of("7")[1:] == ["\u2013", "4", "100%", "\u2013", "\u2713 let in"]
+    assert "1 of 2 slices are let in, 1 hurt; 4.0% of all external rows were let in" in text
+    assert "the better half of the slices carries 10% of that" in text

@@ -9,12 +9,12 @@ from pyarrow import fs
 
 from raytrain.data.contract import CONTRACT_FILE
 from raytrain.data.prepare.blocks import BlockRef
+from raytrain.data.vocabulary import VOCABULARIES, vocabulary_file
 from raytrain.errors import DataError
 from raytrain.storage import Storage
 
 SUMMARY_FILE = "prepared.json"
 SCRATCH = "_scratch"
-VOCABULARIES = "vocabularies"
 
 
 def claim(storage: Storage) -> None:
@@ -65,5 +65,5 @@ def write_vocabulary(storage: Storage, table: str, values: pa.Array) -> None:
     """vocabularies/<table>.parquet with columns id and value: what an id stands for."""
     make_directory(storage, VOCABULARIES)
     ids = pa.array(np.arange(1, len(values) + 1, dtype=np.int32))
-    with storage.filesystem.open_output_stream(storage.path(f"{VOCABULARIES}/{table}.parquet")) as sink:
+    with storage.filesystem.open_output_stream(storage.path(vocabulary_file(table))) as sink:
         pq.write_table(pa.table({"id": ids, "value": values}), sink)

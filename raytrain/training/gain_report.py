@@ -1,0 +1,119 @@
+"""The gain ledger in a run's report: each slice's gain and what is let in over training, and every slice at the end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from raytrain.training.figures import BAD, FIRST, INK, MUTED
+from raytrain.training.gain_log import last_ledger
+
+Record = Mapping[str, Any]
+
+MAX_ROWS = 60
+"""Of the table: who has more slices looks at the worst, and into result.json."""
+MAX_NAME = 40
+
+
+def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
+    """A line a slice over epochs, and the threshold; colours tell what the last record lets in."""
+    last = records[-1]
+    threshold = last["threshold"]
+    axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.axhline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}")
+    labels = {True: "let in", False: "left out"}
+    gains = [dict(zip(record["slice"], record["gain"], strict=True)) for record in records]
+    for number, weight in zip(last["slice"], last["weight"], strict=True):
+        known = [
+            (record["step"] / steps_per_epoch, gain[number])
+            for record, gain in zip(records, gains, strict=True)
+            if gain.get(number) is not None
+        ]
+        if known:
+            # A mark too: one record alone draws no line.
+            axes.plot(
+                *zip(*known, strict=True),
+                color=FIRST if weight >= 0.5 else BAD,
+                linewidth=1.0,
+                marker=".",
+                markersize=3,
+                alpha=0.75,
+                label=labels.pop(weight >= 0.5, None),
+            )
+
+
+def draw_accepted(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
+    """Share of the external rows that was let in between one record and the next, over epochs."""
+    windows = [last_ledger(records[: number + 1]) for number in range(len(records))]
+    shares = [
+        (window["step"] / steps_per_epoch, sum(window["window_accepted"]) / sum(window["window_volume"]))
+        for window in windows
+        if sum(window["window_volume"])
+    ]
+    if shares:
+        axes.plot(*zip(*shares, strict=True), color=FIRST, marker="o", markersize=4)
+    axes.set_ylim(0, 1.05)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
+    """titles, rows (cells of text, and whether the slice is let in) worst first, and note; None without a ledger.
+
+    ledger: ``model_logs.gain`` of result.json, with ``name`` of every slice or None.
+    """
+    if ledger is None:
+        return None
+    columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight")
+    slices = [dict(zip(columns, values, strict=True)) for values in zip(*(ledger[name] for name in columns), strict=True)]
+    slices.sort(key=lambda one: (one["gain"] is None, one["gain"] or 0.0))
+    rows = [
+        {
+            "cells": [
+                _name(one),
+                "\u2013" if one["gain"] is None else f"{one['gain']:+.3f}",
+                f"{one['volume']:,.0f}",
+                _share(one["accepted"], one["volume"]),
+                _share(one["window_accepted"], one["window_volume"]),
+            ],
+            "now": _now(one["weight"]),
+            "is_in": one["weight"] >= 0.5,
+        }
+        for one in slices[:MAX_ROWS]
+    ]
+    titles = ["Slice", "Gain", "Rows seen", "Let in, all along", "Let in, last window"]
+    return {"titles": titles, "rows": rows, "note": _note(ledger, len(slices))}
+
+
+def _note(ledger: Record, num_listed: int) -> str:
+    parts = [f"Slices of external rows, worst first, at step {ledger['step']:,}."]
+    shown = min(num_listed, MAX_ROWS)
+    if ledger["num_slices"] > shown:
+        which = "the" if num_listed == ledger["num_slices"] else f"of the {num_listed:,} largest the"
+        parts.append(f"There are {ledger['num_slices']:,}; {which} {shown:,} worst are shown.")
+    parts.append(
+        f"Gain: what a row of the slice is worth to internal rows; {ledger['threshold']:g} or more is let in. "
+        f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt; "
+        f"{ledger['accepted_share']:.1%} of all external rows were let in."
+    )
+    if "harm" in ledger:
+        parts.append(
+            f"An external row takes {ledger['harm']:.2f} of what an internal row moves on average"
+            + (f", and the better half of the slices carries {ledger['residual_harm']:.0%} of that." if ledger["harm"] > 0 else ".")
+        )
+    return " ".join(parts)
+
+
+def _name(one: Record) -> str:
+    if one["name"] is None:
+        return f"{one['slice']}" if one["slice"] else "unknown (0)"
+    name = one["name"] if len(one["name"]) <= MAX_NAME else one["name"][: MAX_NAME - 1] + "\u2026"
+    return f"{name} ({one['slice']})"
+
+
+def _now(weight: float) -> str:
+    return {0.0: "left out", 1.0: "let in"}.get(weight, f"counts {weight:.2f}")
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "\u2013"
