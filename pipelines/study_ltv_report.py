@@ -9,9 +9,9 @@ from raytrain.training.report import METRIC_TITLES, number
 Result = Mapping[str, Any]
 
 _DETECTED = {
-    "rank_auc": "AUC, harmful below the rest",
-    "helpful_auc": "AUC, harmful below helpful",
-    "harmful_share": "Harmful among accepted rows",
+    "rank_auc": "AUC of gain",
+    "helpful_auc": "helpful alone",
+    "harmful_share": "Harmful let in",
 }
 _FIGURES_NOTE = (
     "Mean over seeds, on the test split; no intervals. Total ratio: predicted over true total, 1 is calibrated. NRMSE and NMAE: of the "
@@ -24,7 +24,8 @@ _LEDGER_NOTE = (
     "internal row moves; left: the share of it that the better half of the slices carries, 1 where slices tell nothing."
 )
 _TRUTH_NOTE = (
-    " The data set's planted truth says which slices harm: 1 ranks them all last; harmful among accepted rows, in the last window."
+    " Against the data set's planted truth: AUC with which the last gain ranks helpful and neutral slices, or helpful ones alone, above "
+    "harmful ones; and of the rows let in over the last window, the share that harms."
 )
 
 
@@ -74,7 +75,7 @@ def _title(name: str) -> str:
     """norm_gini_slice_10_to_99 -> Gini, 10-99 rows."""
     if not name.startswith(BY_SIZE):
         return METRIC_TITLES[name]
-    size = name.removeprefix(BY_SIZE).replace("_to_", "\u2013").replace("_up", " or more")
+    size = name.removeprefix(BY_SIZE).replace("_to_", "\u2013").replace("_up", "+")
     return f"Gini, {size} rows"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import Contract
@@ -26,6 +27,6 @@ def slice_names(contract: Contract, data_path: str, slices: Collection[int]) -> 
         if not slices or not storage.exists(file):
             return {}
         rows = pq.read_table(storage.path(file), filesystem=storage.filesystem, filters=[("id", "in", list(slices))])
-    except OSError:
+    except (OSError, pa.ArrowException):
         return {}
     return {number: str(value) for number, value in zip(rows["id"].to_pylist(), rows["value"].to_pylist(), strict=True)}

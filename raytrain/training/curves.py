@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from raytrain.training.figures import FIRST, GOOD, GRID, MUTED, SECOND, SURFACE, figure, svg
-from raytrain.training.gain_report import draw_accepted, draw_gain
+from raytrain.training.gain_report import draw_accepted, draw_gain, is_judged
 
 Records = Sequence[dict[str, Any]]
 
@@ -50,9 +50,11 @@ def charts(records: Records, best_step: int | None) -> list[dict[str, Any]]:
     gain = [record for record in records if record["kind"] == "gain"]
     if gain and train:
         steps_per_epoch = train[-1]["step"] / train[-1]["epoch"]
+    if gain and train and is_judged(gain[-1]):
         caption = "Each line a slice of external rows, by what it is worth to internal ones; red: left out at the end."
         add("gain", "Gain by slice", caption, lambda axes: draw_gain(axes, gain, steps_per_epoch), True)
-        caption = "Share of external rows let into the gain network since the last point."
+    if gain and train:
+        caption = "Share of external rows let into the gain network since the last point; none in warmup."
         add("accepted", "External rows let in", caption, lambda axes: draw_accepted(axes, gain, steps_per_epoch), True)
     if train:
         add(

@@ -16,6 +16,11 @@ MAX_ROWS = 60
 MAX_NAME = 40
 
 
+def is_judged(ledger: Record) -> bool:
+    """Whether a gain is known of any slice; mixing everything estimates none."""
+    return any(gain is not None for gain in ledger["gain"])
+
+
 def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
     """A line a slice over epochs, and the threshold; colours tell what the last record lets in."""
     last = records[-1]
@@ -92,7 +97,11 @@ def _note(ledger: Record, num_listed: int) -> str:
         which = "the" if num_listed == ledger["num_slices"] else f"of the {num_listed:,} largest the"
         parts.append(f"There are {ledger['num_slices']:,}; {which} {shown:,} worst are shown.")
     parts.append(
-        f"Gain: what a row of the slice is worth to internal rows; {ledger['threshold']:g} or more is let in. "
+        f"Gain: what a row of the slice is worth to internal rows; {ledger['threshold']:g} or more is let in."
+        if is_judged(ledger)
+        else "No gain is known."
+    )
+    parts.append(
         f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt; "
         f"{ledger['accepted_share']:.1%} of all external rows were let in."
     )

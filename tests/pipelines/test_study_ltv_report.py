@@ -128,7 +128,7 @@ def test_planted_truth_adds_what_the_ledger_found(tmp_path: Path) -> None:
         "harmful_share": 0.0,
     }
     (table,) = ltv_tables({"ledger": found}, ["adsnet"])
-    assert table["titles"][-3:] == ["AUC, harmful below the rest", "AUC, harmful below helpful", "Harmful among accepted rows"]
+    assert table["titles"][-3:] == ["AUC of gain", "helpful alone", "Harmful let in"]
     assert table["rows"][0][-3:] == ["1.000", "1.000", "0.0%"]
 
 

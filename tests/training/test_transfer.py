@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,6 +15,7 @@ from raytrain.data.batch import Batch
 from raytrain.data.contract import load_contract
 from raytrain.data.micro_batches import joined, local_micro_batches, rank_micro_batches
 from raytrain.data.planted_ltv import PlantedLtvSpec, generate_planted_ltv
+from raytrain.data.prepare.output import write_vocabulary
 from raytrain.errors import ConfigError, ContractError
 from raytrain.models.declared import declared_histories
 from raytrain.settings import with_overrides
@@ -202,6 +204,7 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     path = str(tmp_path / "data")
     spec = SPEC.model_copy(update={"num_rows": 1500, "neutral_share": 0.0})
     generate_planted_ltv(spec, path, lambda line: None, num_buckets=2, row_group_rows=256)
+    write_vocabulary(Storage(path), "slice", pa.array([f"shop {number}" for number in range(1, 9)]))
     changes = ("model.warmup_steps=20", "model.align.direction=none", "model.gain.tau=-0.05", "data.source_batch_size=240")
     job = job_for(path, "training.epochs=4", "training.evals_per_epoch=1", *changes)
     outcome, session, learner = run_loop(job)
@@ -217,7 +220,8 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     assert sum(last["volume"]) == outcome.rows_trained["external"] - 20 * 240
     [warning] = [record["text"] for record in session.records if record["kind"] == "warning" and "hurt" in record["text"]]
     worst = min(gains, key=lambda number: gains[number])
-    assert f"{worst} ({gains[worst]:+.2f})" in warning
+    assert f": shop {worst} ({gains[worst]:+.2f})" in warning, "worst first, by name"
+    assert (last["num_hurting"], last["threshold"]) == (sum(gain < -0.05 for gain in gains.values()), -0.05)
     spec_of_test = scoring_spec(job, load_contract(path), "internal", "test", ())
     kept: list[set[str]] = []
     metrics = evaluate(job, learner, local_micro_batches(spec_of_test), lambda batch, columns: kept.append(set(columns)))

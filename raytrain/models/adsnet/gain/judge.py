@@ -3,6 +3,8 @@
 Shapes: B rows of this rank, S slices.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -48,7 +50,9 @@ class GainJudge:
         return accepted
 
     def report(self) -> LedgerReport:
-        return self._ledger.report()
+        """Where rows are judged one by one, a slice's weight is the share of its rows let in so far: the ledger decides nothing."""
+        report = self._ledger.report()
+        return replace(report, weight=report.accepted / report.volume.clamp(min=1.0)) if self._estimator.judges_rows else report
 
     def purity(self) -> Purity | None:
         """None where the estimator gives no gains of single rows."""
