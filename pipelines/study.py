@@ -20,11 +20,15 @@ from pipelines.study_cells import CellRunner, Train
 from pipelines.study_compare import FinishedCell, Predictions, compare, summarise
 from pipelines.study_cost import MeasureCost, costed_cells, measure_costs
 from pipelines.study_ltv import ledger_ends, ltv_figures
-from pipelines.study_plan import Cell, Study, cells_of, load_study, pairs_of, preset_of, trials_of, variants_of
+from pipelines.study_plan import Cell, Preset, Study, cells_of, load_study, pairs_of, preset_of, trials_of, variants_of
 from pipelines.study_report import write_study_report
 from pipelines.study_search import chosen_overrides, search
+from raytrain.data.contract import Contract
 from raytrain.storage import Storage
 from raytrain.training.report import masked
+
+Outcome = Mapping[str, Any]
+"""A cell's record, or what a search or a measurement found."""
 
 
 def run_study(
@@ -54,10 +58,7 @@ def run_study(
     chosen = preset_of(study, preset)
     directory = f"{study.directory.rstrip('/')}/{preset}"
     storage = Storage(directory)
-    cells = cells_of(study, chosen, job_overrides, path)
-    if study.cost is not None:
-        costed_cells(cells)  # What cannot be measured is refused before the runs.
-    contract = None if study.by_history is None else check_by_history(study.by_history, [cell.job.data.path for cell in cells])
+    cells, contract = _checked_cells(study, chosen, job_overrides, path)
     trials = trials_of(study, chosen, job_overrides, path)
     runner = CellRunner(storage, console, train)
     searched = None
@@ -66,59 +67,72 @@ def run_study(
         _say_what_was_chosen(searched, console)
         cells = cells_of(study, chosen, job_overrides, path, chosen_overrides(searched))
     outcomes = runner.run(cells)
-    finished = [
-        FinishedCell(cell.variant, cell.seed, cell.domain, Storage(storage.join(record["run"])), record["result"])
-        for cell, record in zip(cells, outcomes, strict=True)
-        if record["status"] == "finished"
-    ]
     cost = None if study.cost is None else measure_costs(study.cost, cells, storage, console, measure_cost)
-    pairs = pairs_of(study)
-    console.print(f"comparing {len(pairs)} pairs of arms, {study.num_resamples:,} resamples of {study.unit}s each", highlight=False)
-    deterministic = {variant.name for variant in variants_of(study) if variant.deterministic}
-    rows = Predictions()
-    comparisons, not_compared = compare(pairs, finished, deterministic, study.metrics, study.num_resamples, rows)
-    command = shlex.join(["raytrain", "study", path, "--preset", preset, *overrides])
     result = {
         "name": study.name,
         "preset": preset,
-        "command": masked(command),
+        "command": masked(shlex.join(["raytrain", "study", path, "--preset", preset, *overrides])),
         "seeds": list(chosen.seeds),
         "unit": study.unit,
         "num_resamples": study.num_resamples,
         "metrics": list(study.metrics),
         "search": searched,
-        **summarise([variant.name for variant in variants_of(study)], finished, deterministic, study.metrics),
-        "comparisons": comparisons,
-        "not_compared": not_compared,
-        "failed": [
-            {"cell": cell.name, "error": record["error"]}
-            for cell, record in zip(cells, outcomes, strict=True)
-            if record["status"] == "failed"
-        ],
+        **_findings(study, cells, _finished(cells, outcomes, storage), contract, console),
+        "failed": _failed(cells, outcomes, searched, cost),
     }
-    if searched is not None:
-        result["failed"] = [*searched["failed"], *result["failed"]]
-    result |= _beside_the_metrics(study, cells, finished)
-    if study.by_history is not None and contract is not None:
-        console.print("the same by length of history", highlight=False)
-        data_path = cells[0].job.data.path
-        result["by_history"] = compare_by_history(
-            study.by_history, contract, data_path, pairs, finished, deterministic, study.num_resamples, rows
-        )
     if cost is not None:
-        result |= {"cost": cost, "failed": [*result["failed"], *cost["failed"]]}
+        result["cost"] = cost
     output = Storage(chosen.output or directory)
     write_study_report(output, result)
     _say_how_it_ended(result, output, console)
     return result
 
 
-def _beside_the_metrics(study: Study, cells: Sequence[Cell], finished: Sequence[FinishedCell]) -> dict[str, Any]:
-    """Sections of result.json that only a study of amounts, or one with gain ledgers, has."""
-    names = [variant.name for variant in variants_of(study)]
+def _checked_cells(study: Study, preset: Preset, overrides: Sequence[str], path: str) -> tuple[list[Cell], Contract | None]:
+    """Every cell as it stands, once all that can be refused before the runs has been; the contract that by_history reads."""
+    cells = cells_of(study, preset, overrides, path)
+    if study.cost is not None:
+        costed_cells(cells)
+    contract = None if study.by_history is None else check_by_history(study.by_history, [cell.job.data.path for cell in cells])
+    return cells, contract
+
+
+def _finished(cells: Sequence[Cell], outcomes: Sequence[Outcome], storage: Storage) -> list[FinishedCell]:
+    return [
+        FinishedCell(cell.variant, cell.seed, cell.domain, Storage(storage.join(record["run"])), record["result"])
+        for cell, record in zip(cells, outcomes, strict=True)
+        if record["status"] == "finished"
+    ]
+
+
+def _failed(cells: Sequence[Cell], outcomes: Sequence[Outcome], searched: Outcome | None, cost: Outcome | None) -> list[dict[str, str]]:
+    """Trials, then cells, then measurements: cell and error of each."""
+    own = [
+        {"cell": cell.name, "error": record["error"]} for cell, record in zip(cells, outcomes, strict=True) if record["status"] == "failed"
+    ]
+    return [*(searched["failed"] if searched else ()), *own, *(cost["failed"] if cost else ())]
+
+
+def _findings(
+    study: Study, cells: Sequence[Cell], finished: Sequence[FinishedCell], contract: Contract | None, console: Console
+) -> dict[str, Any]:
+    """What the finished runs say: arms, comparisons, and the sections that this study has besides."""
+    pairs, names = pairs_of(study), [variant.name for variant in variants_of(study)]
+    deterministic = {variant.name for variant in variants_of(study) if variant.deterministic}
+    console.print(f"comparing {len(pairs)} pairs of arms, {study.num_resamples:,} resamples of {study.unit}s each", highlight=False)
+    rows = Predictions()
+    comparisons, not_compared = compare(pairs, finished, deterministic, study.metrics, study.num_resamples, rows)
+    found = summarise(names, finished, deterministic, study.metrics)
+    found |= {"comparisons": comparisons, "not_compared": not_compared}
     ledgers = ledger_ends(names, finished, {cell.variant: cell.job.data.path for cell in cells})
-    found = {"ltv": ltv_figures(names, finished), "ledger": ledgers}
-    return {key: section for key, section in found.items() if section is not None}
+    besides = {"ltv": ltv_figures(names, finished), "ledger": ledgers}
+    found |= {key: section for key, section in besides.items() if section is not None}
+    if study.by_history is not None and contract is not None:
+        console.print("the same by length of history", highlight=False)
+        found["by_history"] = compare_by_history(
+            study.by_history, contract, cells[0].job.data.path, pairs, finished, deterministic, study.num_resamples, rows
+        )
+    return found
 
 
 def _say_what_was_chosen(searched: Mapping[str, Any], console: Console) -> None:

@@ -5,22 +5,16 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
+from pipelines.study_arm_charts import arm_charts
 from pipelines.study_by_history_report import history_chart, history_markdown, history_note, history_table
 from pipelines.study_cost_report import cost_chart, cost_markdown, cost_note, cost_table, cost_titles
 from pipelines.study_ltv_report import ltv_tables
 from pipelines.study_search_report import search_markdown, search_note, search_table
 from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.storage import Storage
-from raytrain.training.figures import BAD, FIRST, GOOD, MUTED, figure, svg
 from raytrain.training.report import METRIC_TITLES, best_of, number, render, signed
 
 Result = Mapping[str, Any]
-
-_COLOURS = {"better": GOOD, "worse": BAD, "undecided": MUTED}
 
 
 def write_study_report(storage: Storage, result: Result) -> None:
@@ -123,7 +117,7 @@ def _html(result: Result) -> str:
             history_table(result, domain, _order(result)) | {"chart": history_chart(result, domain)} for domain in _history_domains(result)
         ],
         history_note=history_note(),
-        charts=[chart for metric in result["metrics"] for chart in _charts(result, metric)],
+        charts=[chart for metric in result["metrics"] for chart in arm_charts(result, metric, _order(result))],
     )
 
 
@@ -186,63 +180,6 @@ def _interval_note(result: Result) -> str:
         f"An interval that includes 0 is undecided. Intervals cover the draw of test {result['unit']}s, not of seeds, "
         "and are not corrected for the number of comparisons."
     )
-
-
-def _charts(result: Result, metric: str) -> list[dict[str, Any]]:
-    """One metric's arms and, beside them, its differences."""
-    title = METRIC_TITLES[metric]
-    kinds = (
-        ("arms", title, "Dots: seeds. Bar: their mean.", _draw_arms),
-        ("pairs", f"Differences in {title}", "Dot: A less B. Whisker: 95 % interval; grey where it includes 0.", _draw_pairs),
-    )
-    charts = []
-    for kind, heading, caption, draw in kinds:
-        drawn = draw(result, metric)
-        if drawn is not None:
-            charts.append({"title": heading, "caption": caption, "svg": svg(drawn, f"{kind}-{metric}", f"{heading}. {caption}")})
-    return charts
-
-
-def _draw_arms(result: Result, metric: str) -> Figure | None:
-    order = [arm for arm in _order(result) if result["arms"][arm]["metrics"][metric]["mean"] is not None][::-1]
-    if not order:
-        return None
-    made, axes = _lanes(order)
-    for height, arm in enumerate(order):
-        spread = result["arms"][arm]["metrics"][metric]
-        values = [value for value in spread["values"].values() if value is not None]
-        axes.plot([spread["mean"]], [height], color=FIRST, marker="|", markersize=18, markeredgewidth=2.6)
-        axes.plot(values, [height] * len(values), color=FIRST, marker="o", markersize=6, linestyle="none", alpha=0.55, markeredgewidth=0)
-    better = "higher" if HIGHER_IS_BETTER[metric] else "lower"
-    axes.set_xlabel(f"{METRIC_TITLES[metric]} ({better} is better)")
-    return made
-
-
-def _draw_pairs(result: Result, metric: str) -> Figure | None:
-    found = [one for one in result["comparisons"] if one["metric"] == metric and one["low"] is not None][::-1]
-    if not found:
-        return None
-    made, axes = _lanes([f"{one['a']} \u2212 {one['b']}" for one in found])
-    axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    for height, one in enumerate(found):
-        colour = _COLOURS[one["verdict"]]
-        axes.plot([one["low"], one["high"]], [height, height], color=colour, linewidth=2.2)
-        axes.plot([one["difference"]], [height], color=colour, marker="o", markersize=7)
-    if not HIGHER_IS_BETTER[metric]:
-        axes.invert_xaxis()
-    axes.set_xlabel(f"difference in {METRIC_TITLES[metric]} (right: A is better)")
-    return made
-
-
-def _lanes(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """(figure, axes) with one labelled lane a name, from the bottom up."""
-    made = figure(5.2, 1.0 + 0.36 * len(labels))
-    axes = made.axes[0]
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(-0.7, len(labels) - 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.margins(x=0.08)
-    return made, axes
 
 
 def _order(result: Result) -> list[str]:
