@@ -127,7 +127,7 @@ class PairTransfer:
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
                 f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below {threshold:g}: "
-                f"{named}{more}. Their rows are left out of the gain network."
+                f"{named}{more}. {self._what_follows()}"
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:
@@ -136,6 +136,13 @@ class PairTransfer:
                 "average harm. Name another slice column in the data set, or train without external rows."
             )
         return found
+
+    def _what_follows(self) -> str:
+        """Of rows whose slice hurts."""
+        if self._model.gain.estimator == "grad":
+            return "Each of their rows is let in or left out by its own gain."
+        soft = self._model.gain.weights == "soft"
+        return "Their rows count less in the gain network." if soft else "Their rows are left out of the gain network."
 
     def _hurting(self, report: LedgerReport) -> Tensor:
         """bool [S]: slices seen often enough whose gain is below the threshold."""

@@ -114,6 +114,20 @@ def test_an_arms_value_is_the_mean_over_its_seeds(tmp_path: Path, planted: tuple
     assert found["difference"] == -0.5, "the fixed arm stands against both seeds"
 
 
+def test_amounts_are_broken_down_by_their_own_metrics(tmp_path: Path, planted: tuple[Contract, str]) -> None:
+    amounts = np.tile(np.arange(10), 4).astype(np.float32)
+    right = {"label": amounts, "pay": amounts}
+    long_alone = np.where(USERS >= 3, amounts, -amounts)
+    cells = [cell(tmp_path, "a", LABEL, ltv=long_alone, **right), cell(tmp_path, "b", LABEL, ltv=-amounts, **right)]
+    short, long = compared(planted, cells, (2,), ("norm_gini", "pay_auc"))
+    # A ranking turned round has the negative of the Gini of the right one.
+    assert short["arms"]["a"] == pytest.approx({"norm_gini": -1.0, "pay_auc": 1.0})
+    assert [(one["metric"], one["difference"], one["verdict"]) for one in long["comparisons"]] == [
+        ("norm_gini", pytest.approx(2.0), "better"),
+        ("pay_auc", 0.0, "undecided"),
+    ]
+
+
 def test_a_bucket_of_one_label_has_rows_and_no_value(tmp_path: Path, planted: tuple[Contract, str]) -> None:
     label = np.where(USERS == 1, 1.0, LABEL).astype(np.float32)
     cells = [cell(tmp_path, name, LABEL, label=label) for name in ("a", "b")]

@@ -18,7 +18,7 @@ from raytrain.errors import ConfigError, RunError
 from raytrain.storage import Storage
 from tests.pipelines.fake_runs import FakeTrain, write_study
 
-SPEED = {"din": 2000.0, "single_domain": 5000.0}
+SPEED = {"din": 2000.0, "single_domain": 5000.0, "adsnet": 1000.0}
 
 
 @dataclass

@@ -171,6 +171,17 @@ def test_looking_changes_nothing(estimator) -> None:
     assert torch.equal(weights[0][:3], torch.ones(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("estimator", ["none", "grad"])
+def test_where_rows_are_judged_one_by_one_the_report_says_what_was_let_in(estimator) -> None:
+    pair, rows, probe = world()
+    judge = GainJudge(GainSection(estimator=estimator, tau=0.0), 3)
+    weights = judge.weigh(pair, rows, probe, one_rank)[3:]
+    expected = [weights[SLICES[3:] == number].mean() for number in range(3)]
+    torch.testing.assert_close(judge.report().weight, torch.stack(expected).double())
+    if estimator == "none":
+        assert judge.report().weight.tolist() == [1.0, 1.0, 1.0], "a mixture lets everything in"
+
+
 def test_the_mode_comes_back_after_an_error() -> None:
     layer = torch.nn.Dropout()
     with pytest.raises(TypeError), evaluating(layer):
