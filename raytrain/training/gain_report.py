@@ -1,6 +1,7 @@
 """The gain ledger in a run's report: each slice's gain and what is let in over training, and every slice at the end."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,8 @@ Record = Mapping[str, Any]
 MAX_ROWS = 60
 """Of the table: who has more slices looks at the worst, and into result.json."""
 MAX_NAME = 40
+MAX_POINTS = 100
+"""Of a line: with two hundred slices, a long run's page would take megabytes."""
 
 
 def is_judged(ledger: Record) -> bool:
@@ -24,6 +27,8 @@ def is_judged(ledger: Record) -> bool:
 def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
     """A line a slice over epochs, and the threshold; colours tell what the last record lets in."""
     last = records[-1]
+    # From the end, so that the last is kept.
+    records = records[::-1][:: ceil(len(records) / MAX_POINTS)][::-1]
     threshold = last["threshold"]
     axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.axhline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}")
@@ -36,12 +41,12 @@ def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> 
             if gain.get(number) is not None
         ]
         if known:
-            # A mark too: one record alone draws no line.
+            # A mark where there are few: one record alone draws no line.
             axes.plot(
                 *zip(*known, strict=True),
                 color=FIRST if weight >= 0.5 else BAD,
                 linewidth=1.0,
-                marker=".",
+                marker="." if len(records) <= MAX_POINTS // 4 else None,
                 markersize=3,
                 alpha=0.75,
                 label=labels.pop(weight >= 0.5, None),
@@ -50,7 +55,7 @@ def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> 
 
 def draw_accepted(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
     """Share of the external rows that was let in between one record and the next, over epochs."""
-    windows = [last_ledger(records[: number + 1]) for number in range(len(records))]
+    windows = [last_ledger(records[max(0, number - 1) : number + 1]) for number in range(len(records))]
     shares = [
         (window["step"] / steps_per_epoch, sum(window["window_accepted"]) / sum(window["window_volume"]))
         for window in windows

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from raytrain.training.figures import figure
 from raytrain.training.gain_log import last_ledger
-from raytrain.training.gain_report import MAX_ROWS, ledger_table
+from raytrain.training.gain_report import MAX_ROWS, draw_accepted, draw_gain, ledger_table
 from raytrain.training.progress import MAX_BOARD_SLICES, scalars
 
 
@@ -64,6 +65,18 @@ def test_a_mixture_is_let_in_without_a_gain() -> None:
     assert table is not None
     assert [row["now"] for row in table["rows"]] == ["let in", "let in"]
     assert "No gain is known." in table["note"]
+
+
+def test_a_long_run_draws_some_of_its_records_and_the_last() -> None:
+    records = [ledger_of(1) | {"step": step} for step in range(1, 1002)]
+    axes = figure().axes[0]
+    draw_gain(axes, records, steps_per_epoch=10.0)
+    epochs = axes.lines[-1].get_xdata()
+    assert len(epochs) == 91, "every eleventh, from the last"
+    assert epochs[-1] == 100.1
+    draw_accepted(axes, records[:2], 10.0)
+    # Nothing came between the two records, which hold the same volumes: the first one's window is all there was.
+    assert axes.lines[-1].get_ydata().tolist() == [0.5]
 
 
 def test_the_table_ends_and_says_what_it_leaves_out() -> None:
