@@ -39,8 +39,8 @@ class HeadSection(Section):
     """alpha, of the amount inside the true class."""
     blend_weight: NonNegativeFloat = 0.5
     """beta, of the predicted value against the label; it ties the two towers."""
-    detach_masses: bool = False
-    """Keep the blended loss from moving the class probabilities, where they lose their calibration."""
+    detach_masses: bool = True
+    """Keep the blended loss from moving the class probabilities: it is a median's loss, and most labels are 0."""
     target: Literal["log1p", "raw"] = "log1p"
     """Of kind=mse: the logarithm of 1 + amount, or the amount as a multiple of the mean paid one."""
 
@@ -63,9 +63,12 @@ class GainSection(Section):
     probe: Literal["internal", "held_out"] = "internal"
     """What ``ledger`` and ``grad`` measure gain on. internal: the running gradient of the steps' own internal rows, which costs no
     look-up. held_out: rows kept out of training. The others always take held-out rows."""
+    reference: Literal["held_out", "zero"] = "held_out"
+    """What ``ledger`` and ``grad`` compare a gain with. held_out: the gain of internal rows kept out of training, which is what a row
+    is worth that a network has not fitted yet; one batch of them is looked up every ``refresh_steps``. zero: nothing."""
     tau: float | None = None
     """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses.
-    null: -0.3 for ``ledger``, -0.1 with held-out probes, and the paper's 0 for the rest."""
+    null: -0.15 for ``ledger`` and ``grad``, -0.3 where reference is zero, and the paper's 0 for the rest."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
@@ -75,8 +78,8 @@ class GainSection(Section):
     """Rows of a slice that are seen before it is judged; until then it is left out."""
     probe_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of probe=internal: what remains of the running gradient at the next step."""
-    refresh_steps: PositiveInt = 1
-    """Of probe=held_out: steps between its gradients."""
+    refresh_steps: PositiveInt = 4
+    """Steps between looks at held-out rows, for the gradient of probe=held_out and for reference=held_out."""
     derivative: Literal["jvp", "double_vjp"] = "jvp"
     """Forward mode, or twice reverse mode for layers that lack it."""
     step_size: PositiveFloat = 0.01
@@ -89,10 +92,11 @@ class GainSection(Section):
         """tau, given or not."""
         if self.tau is not None:
             return self.tau
-        if self.estimator != "ledger":
+        if self.estimator not in ("ledger", "grad"):
             return 0.0
-        # Where internal and accepted rows have converged together they pull against each other: even good rows are a little below 0.
-        return -0.3 if self.probe == "internal" else -0.1
+        # Rows that are let in are fitted and gain less than fresh ones; without a reference even those are below 0, for internal and
+        # accepted rows that have converged together pull against each other.
+        return -0.15 if self.reference == "held_out" else -0.3
 
 
 class AlignSection(Section):

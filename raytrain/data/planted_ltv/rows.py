@@ -6,8 +6,9 @@ row is a good one with one thing wrong (our choices; each alone):
 
     label_flip       both scores are turned round before the label is drawn: who should pay much pays little
     covariate_shift  the label is right, the recorded covariates are displaced: every id by half of its vocabulary, dense values by
-                     one column and one standard deviation, so that effects are credited to other ids (a shift of where rows
-                     lie, with the rule intact, would harm no model that can express the rule)
+                     one column and DENSE_SHIFT standard deviations, so that effects are credited to other ids (a shift of where
+                     rows lie, with the rule intact, would harm no model that can express the rule; and one that a network could
+                     read off the row would be learnt as a domain of its own)
     scale_shift      amounts are ``scale`` times too large where the score of the amount is below 0, as many times too small above;
                      who pays is untouched
 
@@ -29,6 +30,7 @@ DOMAINS = ("internal", "external")
 SPLIT_NUMBERS = {"train": 0, "valid": 1, "test": 2, PROBE: 3}
 INTERNAL, GOOD, NEUTRAL, HARMFUL = "internal", "good", "neutral", "harmful"
 
+DENSE_SHIFT = 0.3
 DAY_S = 86_400
 HORIZON_DAYS = 30
 _FROM = 1_700_000_000
@@ -89,7 +91,7 @@ def draw_split(spec: PlantedLtvSpec, rule: Rule, domain: str, split: str, num_bu
         label = np.where(harmful, label * spec.scale ** -np.sign(scores[1]), label)
     if spec.harm == "covariate_shift":
         ids = np.where(harmful[:, None], 1 + (ids - 1 + sizes // 2) % sizes, ids)
-        dense = np.where(harmful[:, None], 1 + np.roll(dense, 1, axis=1), dense)
+        dense = np.where(harmful[:, None], DENSE_SHIFT + np.roll(dense, 1, axis=1), dense)
     shown = rule.scores(ids, dense)
     num_neutral_ids = np.array([_num_neutral_ids(int(size)) for size in sizes])
     ids = np.where(neutral[:, None], 1 + sizes + (ids - 1) % num_neutral_ids, ids)

@@ -36,7 +36,8 @@ def table_pairs(configs: Sequence[TableConfig]) -> tuple[tuple[str, str], ...]:
 
 def needs_probe(gain: GainSection) -> bool:
     """Whether gain is measured on rows held out of training."""
-    return gain.estimator in ("siamese", "lookahead") or (gain.estimator in ("ledger", "grad") and gain.probe == "held_out")
+    by_first_order = gain.estimator in ("ledger", "grad")
+    return gain.estimator in ("siamese", "lookahead") or (by_first_order and "held_out" in (gain.probe, gain.reference))
 
 
 def check_labels_and_probe(model: AdsnetModel, contract: Contract, histories: tuple[str, ...]) -> None:
@@ -50,7 +51,7 @@ def check_labels_and_probe(model: AdsnetModel, contract: Contract, histories: tu
     if needs_probe(model.gain) and PROBE not in contract.domains[contract.target].splits:
         raise ContractError(
             f"Held-out rows to measure gain on have to be a split {PROBE} of domain {contract.target}. Received: "
-            f"model.gain.estimator={model.gain.estimator}, model.gain.probe={model.gain.probe}, splits "
-            f"{', '.join(contract.domains[contract.target].splits)}. Prepare the data set with one, or set model.gain.estimator=ledger and "
-            "model.gain.probe=internal."
+            f"model.gain.estimator={model.gain.estimator}, model.gain.probe={model.gain.probe}, "
+            f"model.gain.reference={model.gain.reference}, splits {', '.join(contract.domains[contract.target].splits)}. Prepare the data "
+            "set with probe_share=0.1, or set model.gain.estimator=ledger, model.gain.probe=internal and model.gain.reference=zero."
         )

@@ -6,6 +6,7 @@ is our reading of it. The others are our choice. All losses are without bridges,
 Shapes: B rows of this rank, N external and M internal ones among them.
 """
 
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +43,8 @@ class GainEstimator(Protocol):
 class FirstOrderGain:
     """IG_j = <v, grad l_j> / |v| over the tower parameters, v the probe's gradient: what a step along row j takes off the probe's loss.
 
-    ``ledger`` averages it by slice, ``grad`` judges each row by its own.
+    ``ledger`` averages it by slice, ``grad`` judges each row by its own. Held-out internal rows have a gain along the same v: what an
+    external row is compared with.
 
     With probe=internal v is the running mean of the steps' internal gradients. Where internal and accepted rows together have
     converged their gradients cancel, so v is the very force that holds against what the accepted rows do, harm above all. The
@@ -58,7 +60,8 @@ class FirstOrderGain:
         self._gradient: dict[str, Tensor] = {}
 
     def wants_probe(self, step: int) -> bool:
-        return self._section.probe == "held_out" and (not self._gradient or step % self._section.refresh_steps == 0)
+        wanted = "held_out" in (self._section.probe, self._section.reference)
+        return wanted and (not self._gradient or step % self._section.refresh_steps == 0)
 
     def estimate(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> RowGains:
         head = pair.gain.head
@@ -69,8 +72,11 @@ class FirstOrderGain:
             elif probe is not None:
                 self._gradient = _tower_gradient(pair, probe, reduce)
             assert self._gradient, "the first step needs a probe"
-            gain = directional_derivatives(head, rows.tower_inputs, rows.label, _unit(self._gradient), self._section.derivative)
-        return RowGains(gain, rows.weight)
+            along = partial(directional_derivatives, head, direction=_unit(self._gradient), derivative=self._section.derivative)
+            gain, reference = along(rows.tower_inputs, rows.label), None
+            if probe is not None and self._section.reference == "held_out":
+                reference = torch.stack([(along(probe.tower_inputs, probe.label) * probe.weight).sum(), probe.weight.sum()])
+        return RowGains(gain, rows.weight, reference)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._gradient)

@@ -37,14 +37,14 @@ class GainJudge:
         ones = torch.ones_like(rows.weight)
         if not self._estimator.judges_rows:
             by_slice = self._ledger.weights()
-            volume = sums[:-3].view(5, -1)[4]
-            self._ledger.add_accepted(volume * by_slice)
+            self._ledger.add_accepted(self._ledger.volume(sums) * by_slice)
             known = torch.where(rows.is_external, rows.slice, 0)
             return torch.where(rows.is_external, by_slice[known].to(ones.dtype), ones)
         if self._section.estimator == "none":
             accepted = ones
         else:
-            own = acceptance(gains.gain / self._ledger.scale().to(ones.dtype), self._section)
+            compared = (gains.gain - self._ledger.reference()) / self._ledger.scale()
+            own = acceptance(compared.to(ones.dtype), self._section)
             accepted = torch.where(rows.is_external, own, ones)
         self._ledger.add_accepted(reduce(step_volume(rows, accepted, self._ledger.num_slices)))
         return accepted

@@ -16,6 +16,8 @@ from raytrain.models.adsnet.gain.purity import Purity, purity_of
 from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
 
 YARDSTICK_DECAY = 0.997
+REFERENCE_DECAY = 0.9
+"""Of held-out rows' gain, at each look at them: it moves with what is let in, and has to be as young as the slices' own means."""
 PURITY_DECAY = 0.999
 """Longer than that of decisions: purity is a property of the data, and needs many rows."""
 
@@ -45,13 +47,15 @@ class GainLedger:
             self._state[name] = torch.zeros(2, num_slices, dtype=torch.float64, device=device)
         self._state["internal"] = torch.zeros(3, dtype=torch.float64, device=device)
         """Decayed sums of the gain of internal rows, of its size, and of their weight"""
+        self._state["reference"] = torch.zeros(2, dtype=torch.float64, device=device)
+        """Decayed sums of the gain of held-out internal rows, and of their weight"""
 
     @property
     def num_slices(self) -> int:
         return len(self._state["gain"])
 
     def sums(self, gains: RowGains, rows: JudgedRows) -> Tensor:
-        """What this rank's rows add: float64 [5 S + 3], to be summed over ranks and handed to ``update``."""
+        """What this rank's rows add: float64 [5 S + 5], to be summed over ranks and handed to ``update``."""
         gain, evidence = gains.gain.double(), gains.evidence.double()
         external = rows.is_external.double()
         seen = evidence * external
@@ -63,14 +67,24 @@ class GainLedger:
         by_slice = by_slice.index_add(1, torch.where(rows.is_external, rows.slice, 0), columns)
         inside = evidence * (1.0 - external)
         internal = torch.stack([(gain * inside).sum(), (gain.abs() * inside).sum(), inside.sum()])
-        return torch.cat([by_slice.reshape(-1), internal])
+        reference = torch.zeros_like(self._state["reference"]) if gains.reference is None else gains.reference.double()
+        return torch.cat([by_slice.reshape(-1), internal, reference])
+
+    def volume(self, sums: Tensor) -> Tensor:
+        """[S], weight of all ranks' external rows of the step that ``sums`` are of."""
+        return self._by_slice(sums)[4]
+
+    def _by_slice(self, sums: Tensor) -> Tensor:
+        return sums[: 5 * self.num_slices].view(5, -1)
 
     def update(self, sums: Tensor) -> None:
         """``sums`` of all ranks' rows of one step."""
         state = self._state
-        by_slice = sums[:-3].view(5, -1)
-        state["internal"] = YARDSTICK_DECAY * state["internal"] + sums[-3:]
-        gain, rows = by_slice[:2] / self.scale(), by_slice[2:4]  # [2, S] each, by fold
+        by_slice, internal, reference = self._by_slice(sums), sums[-5:-2], sums[-2:]
+        state["internal"] = YARDSTICK_DECAY * state["internal"] + internal
+        state["reference"] = torch.where(reference[1] > 0, REFERENCE_DECAY, 1.0) * state["reference"] + reference
+        rows = by_slice[2:4]  # [2, S], by fold
+        gain = (by_slice[:2] - self.reference() * rows) / self.scale()
         visited = rows.sum(0) > 0
         kept, kept_long = torch.where(visited, self._section.decay, 1.0), torch.where(visited, PURITY_DECAY, 1.0)
         state["gain"] = kept * state["gain"] + gain.sum(0)
@@ -86,6 +100,11 @@ class GainLedger:
         """
         _, size, weight = self._state["internal"].unbind()
         return torch.where((size > 0) & self._is_scaled, size / torch.where(weight > 0, weight, 1.0), 1.0)
+
+    def reference(self) -> Tensor:
+        """What gains are compared with before they are scaled, a scalar: the mean gain of held-out internal rows; 0 without any."""
+        gain, weight = self._state["reference"].unbind()
+        return gain / torch.where(weight > 0, weight, 1.0)
 
     def gains(self) -> Tensor:
         """Each slice's decayed mean gain, [S]; NaN where nothing is known."""
