@@ -84,5 +84,6 @@ def _spec(
         shuffle=job.data.shuffle,
         seed=job.seed,
         quarantine_path=quarantine_path,
-        slices=slices,
+        # Amounts are measured by the size of the slice, whatever the model reads.
+        slices=slices or (contract.amount is not None and contract.slice is not None),
     )
