@@ -99,7 +99,7 @@ class LightGbmLtvModel(PlainLtvModel):
 
     name: Literal["lightgbm_ltv"] = "lightgbm_ltv"
     objective: Literal["tweedie", "two_stage"] = "tweedie"
-    """tweedie: one model of the amount. two_stage: the probability of paying times the amount among payers."""
+    """tweedie: one model of the amount. two_stage: the probability of paying times the amount among payers, fitted in logarithms."""
     tweedie_variance_power: Annotated[float, Field(gt=1, lt=2)] = 1.5
     rows: Literal["internal", "mixed", "pretrained", "external"] = "internal"
     """Of training. pretrained: trees of external rows, to which trees of internal ones are added. Internal validation rows stop each."""

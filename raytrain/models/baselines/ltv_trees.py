@@ -1,9 +1,8 @@
 """``lightgbm_ltv``: gradient boosted trees of amounts (Ke et al., NeurIPS 2017) on a data set's own columns.
 
-tweedie: one model of the mean, zeros and amounts together. two_stage: the probability of paying (log loss) x the mean amount among
-payers (gamma deviance). Gamma rather than squared error of the logarithm: with its log link it has the mean itself for a target, which
-is what revenue adds up to, where a fit of logarithms has to be corrected by the spread of its residuals (smearing), of which a few
-large payers decide. Our choice.
+tweedie: one model of the mean, zeros and amounts together. two_stage: the probability of paying (log loss) x the amount among payers,
+whose logarithm is fitted by squared error and brought back by smearing, the payers' mean of exp(residual) (Duan, JASA 1983). A gamma
+deviance would need no way back, but lets the few largest payers decide the trees. Our choice.
 """
 
 import json
@@ -19,7 +18,7 @@ from raytrain.errors import ContractError
 from raytrain.ltv_config import LightGbmLtvModel
 from raytrain.settings import nearest
 
-AMOUNT_FILE, PAY_FILE, COLUMNS_FILE = "lightgbm_amount.txt", "lightgbm_pay.txt", "columns.json"
+AMOUNT_FILE, PAY_FILE, FITTED_FILE = "lightgbm_amount.txt", "lightgbm_pay.txt", "fitted.json"
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,25 @@ class FittedLtvTrees:
 
     names: tuple[str, ...]
     amount: str
-    """Trees of the amount; of two stages, of the amount among payers"""
-    pay: str | None
+    """Trees of the amount; of two stages, of its logarithm among payers"""
+    pay: str | None = None
     """Trees of the probability of paying; None for tweedie"""
+    smearing: float = 1.0
+    """Of two stages: what exp(logarithm) is short of the mean"""
 
     def predict(self, rows: StoredColumns) -> dict[str, npt.NDArray[np.float32]]:
         """ "ltv" -> float32 [N], an amount; "pay", a probability, of two stages alone."""
         values = rows.columns(self.names)
-        ltv, pay = _score(self.amount, values), None if self.pay is None else _score(self.pay, values)
-        return {"ltv": ltv.astype(np.float32)} if pay is None else {"ltv": (pay * ltv).astype(np.float32), "pay": pay.astype(np.float32)}
+        score = _score(self.amount, values)
+        if self.pay is None:
+            return {"ltv": score.astype(np.float32)}
+        pay = _score(self.pay, values)
+        return {"ltv": (pay * self.smearing * np.exp(score)).astype(np.float32), "pay": pay.astype(np.float32)}
 
     def save(self) -> dict[str, bytes]:
         # LightGBM refuses some characters in column names, so it gets none and they are kept beside it.
-        files = {AMOUNT_FILE: self.amount.encode(), COLUMNS_FILE: (json.dumps(self.names, indent=1) + "\n").encode()}
+        fitted = json.dumps({"names": self.names, "smearing": self.smearing}, indent=1) + "\n"
+        files = {AMOUNT_FILE: self.amount.encode(), FITTED_FILE: fitted.encode()}
         return files if self.pay is None else {**files, PAY_FILE: self.pay.encode()}
 
 
@@ -62,15 +67,19 @@ def fit_ltv_trees(model: LightGbmLtvModel, train: StoredColumns, valid: StoredCo
         )
     if model.objective == "tweedie":
         objective = {"objective": "tweedie", "tweedie_variance_power": model.tweedie_variance_power}
-        return FittedLtvTrees(names, _fit(model, objective, names, train, valid, seed), None)
+        return FittedLtvTrees(names, _fit(model, objective, names, train, valid, seed))
     pay = _fit(model, {"objective": "binary"}, names, _paying(train), _paying(valid), seed)
-    amount = _fit(model, {"objective": "gamma"}, names, train.rows(train.label > 0), valid.rows(valid.label > 0), seed)
-    return FittedLtvTrees(names, amount, pay)
+    payers, held_out = (_logarithms(rows.rows(rows.label > 0)) for rows in (train, valid))
+    amount = _fit(model, {"objective": "regression"}, names, payers, held_out, seed)
+    # The level is the internal rows' wherever they are fitted on: external payers differ most in how much they pay.
+    own = payers.rows(~payers.is_source) if model.reads_target else payers.rows(payers.is_source)
+    return FittedLtvTrees(names, amount, pay, float(np.exp(own.label - _score(amount, own.columns(names))).mean()))
 
 
 def load_ltv_trees(files: Mapping[str, bytes]) -> FittedLtvTrees:
     pay = files[PAY_FILE].decode() if PAY_FILE in files else None
-    return FittedLtvTrees(tuple(json.loads(files[COLUMNS_FILE])), files[AMOUNT_FILE].decode(), pay)
+    fitted = json.loads(files[FITTED_FILE])
+    return FittedLtvTrees(tuple(fitted["names"]), files[AMOUNT_FILE].decode(), pay, fitted["smearing"])
 
 
 def _fit(
@@ -116,6 +125,10 @@ def _fit(
 
 def _paying(rows: StoredColumns) -> StoredColumns:
     return replace(rows, label=(rows.label > 0).astype(np.float32))
+
+
+def _logarithms(payers: StoredColumns) -> StoredColumns:
+    return replace(payers, label=np.log(payers.label))
 
 
 def _score(trees: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
