@@ -195,7 +195,7 @@ def test_the_distance_draws_the_domains_together(dataset: str) -> None:
 
 @pytest.mark.parametrize("model", [MIX, PRETRAIN, CDAF], ids=["mix", "pretrain", "cdaf"])
 def test_amounts_are_learnt_and_scored_by_size(dataset: str, model: dict[str, Any]) -> None:
-    job = job_for(dataset, {**model, "head": {"kind": "ziln"}}, "training.epochs=1")
+    job = job_for(dataset, {**model, "head": {"kind": "ziln"}}, "training.epochs=2", "training.evals_per_epoch=1")
     outcome, session, learner = run_loop(job)
     assert outcome.best_metrics["norm_gini"] > 0.1
     assert {"norm_gini_slice_100_to_999", "spearman", "pay_auc", "total_error"} <= outcome.best_metrics.keys()
