@@ -14,8 +14,7 @@ DomainWeights = tuple[float, float]
 class LtvModel(BackboneModel):
     """One half of ADSNet's pair on its own: the same backbone, one set of tables, and every external row or none.
 
-    Without source rows (data.source_batch_size=0) it is the internal-only baseline. Early stopping sees pre-training, too: give it the
-    patience to outlast ``pretrain_steps``.
+    Without source rows (data.source_batch_size=0) it is the internal-only baseline.
     """
 
     name: Literal["ltv"] = "ltv"
@@ -24,7 +23,7 @@ class LtvModel(BackboneModel):
     pretrain_on: Literal["external", "both"] = "external"
     """Rows that count until then."""
     pretrain_steps: NonNegativeInt = 500
-    """Optimizers and schedule go on from it as they are."""
+    """Optimizers and schedule go on from it as they are; early stopping begins after it."""
     external_weight: PositiveFloat = 1.0
     """Of the external rows' mean loss beside the internal rows'."""
 
@@ -37,9 +36,14 @@ class LtvModel(BackboneModel):
         return (1.0 if self.pretrain_on == "both" else 0.0), self.external_weight
 
     @property
+    def preparation_steps(self) -> int:
+        """Steps that make no model of the internal domain yet."""
+        return self.pretrain_steps if self.external == "pretrain" else 0
+
+    @property
     def needs_source(self) -> bool:
         """Whether it is nothing without external rows."""
-        return self.external == "pretrain" and self.pretrain_steps > 0
+        return self.preparation_steps > 0
 
 
 class CdafModel(BackboneModel):
@@ -47,7 +51,7 @@ class CdafModel(BackboneModel):
 
     name: Literal["cdaf"] = "cdaf"
     pretrain_steps: NonNegativeInt = 500
-    """Steps on external rows alone."""
+    """Steps on external rows alone; early stopping begins after them."""
     external_weight: NonNegativeFloat = 1.0
     """Of the external rows' mean loss beside the internal rows', after it."""
     distance_weight: NonNegativeFloat = 0.1
@@ -58,6 +62,11 @@ class CdafModel(BackboneModel):
     def domain_weights(self, step: int) -> DomainWeights:
         """At 0-based ``step``."""
         return (0.0, 1.0) if step < self.pretrain_steps else (1.0, self.external_weight)
+
+    @property
+    def preparation_steps(self) -> int:
+        """Steps that make no model of the internal domain yet."""
+        return self.pretrain_steps
 
     @property
     def needs_source(self) -> bool:

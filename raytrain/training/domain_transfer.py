@@ -28,7 +28,7 @@ class DomainTransfer(PlainLoss):
 
     def __init__(self, model: LtvModel | CdafModel, network: nn.Module, world: World) -> None:
         super().__init__(network)
-        self._weights_at, self._world, self._step = model.domain_weights, world, 0
+        self._weights_at, self._num_preparing, self._world, self._step = model.domain_weights, model.preparation_steps, world, 0
 
     def before_step(self, step: int) -> None:
         self._step = step
@@ -37,6 +37,10 @@ class DomainTransfer(PlainLoss):
         """``output`` has a ``row_loss`` [B]."""
         totals = self._world.sum(domain_weights(batch))
         return domain_loss(output.row_loss, batch, totals, self._weights_at(self._step)), self._logs(output.row_loss, batch, totals)
+
+    def counts(self, step: int) -> bool:
+        """What external rows have taught is not measured against what internal ones add to it."""
+        return step > self._num_preparing
 
     @torch.no_grad()
     def _logs(self, row_loss: Tensor, batch: Batch, totals: Tensor) -> dict[str, Tensor]:

@@ -214,7 +214,7 @@ def _validate(
     _check_quarantine(job, state.outcome.rows_trained, state.outcome.rows_quarantined)
     metrics = evaluate(job, learner, validation())
     step = state.outcome.num_steps
-    best = state.stopping.is_better(metrics)
+    best = learner.transfer.counts(step) and state.stopping.is_better(metrics)
     if best:
         state.outcome.best_step, state.outcome.best_metrics = step, metrics
     session.log({"kind": "valid", "step": step, "epoch": epoch, "best": best, **metrics})

@@ -71,6 +71,9 @@ class PairTransfer:
         loss = pair_loss(output, batch, accepted, totals, self._model.bridge, self._model.external_weight)
         return loss, self._logs(output, batch, accepted, totals)
 
+    def counts(self, step: int) -> bool:
+        return True
+
     def clipped(self) -> list[list[nn.Parameter]]:
         """One norm over both networks would let external rows shorten the vanilla network's step."""
         vanilla = list(self._pair.vanilla.parameters())

@@ -29,6 +29,10 @@ class Transfer(Protocol):
         """This rank's share of the global batch's loss, a scalar, and detached scalars for the log, whose names never change."""
         ...
 
+    def counts(self, step: int) -> bool:
+        """Whether the network after 1-based ``step`` may be a run's best, and its evaluation is one that early stopping goes by."""
+        ...
+
     def clipped(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients' norms are bounded, one norm a list."""
         ...
@@ -61,6 +65,9 @@ class PlainLoss:
 
     def loss(self, output: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return (output.row_loss * batch.weight).sum() / batch.total_weight, output.logs
+
+    def counts(self, step: int) -> bool:
+        return True
 
     def clipped(self) -> list[list[nn.Parameter]]:
         return [list(self._network.parameters())]

@@ -86,7 +86,7 @@ def table_rows(learner: Learner) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad", "sgd"])
 @pytest.mark.parametrize("backend", ["local", "sharded"])
-@pytest.mark.parametrize(("pretrain_steps", "counts"), [(3, 0), (99, 1)], ids=["internal rows alone", "external rows alone"])
+@pytest.mark.parametrize(("pretrain_steps", "counts"), [(3, 0), (50, 1)], ids=["internal rows alone", "external rows alone"])
 def test_rows_that_do_not_count_move_no_row_of_a_table(
     dataset: str, optimizer: str, backend: str, pretrain_steps: int, counts: int
 ) -> None:
@@ -228,4 +228,23 @@ def test_clicks_are_trained_and_scored_as_clicks(tmp_path: Path) -> None:
 def test_pretraining_needs_external_rows(model: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="pre-trains on external rows") as found:
         job_for("nowhere", model, "data.source_batch_size=0")
+    assert_three_parts(found.value)
+
+
+@pytest.mark.parametrize("model", [PRETRAIN, CDAF], ids=["pretrain", "cdaf"])
+def test_the_best_model_is_none_of_pretraining(dataset: str, model: dict[str, Any]) -> None:
+    """Nor do its evaluations use up the patience: 15 steps an epoch, 15 evaluations, 2 of which may be no better."""
+    stopping = ("training.evals_per_epoch=15", "training.epochs=1", "training.early_stopping.patience=2")
+    outcome, session, _ = run_loop(job_for(dataset, {**model, "pretrain_steps": 11}, *stopping))
+    assert outcome.num_steps > 12
+    assert outcome.best_step > 11
+    found = [record["best"] for record in session.records if record["kind"] == "valid"]
+    assert not any(found[:11])
+    assert found[11]
+
+
+def test_pretraining_has_to_leave_steps(dataset: str) -> None:
+    job = job_for(dataset, {**PRETRAIN, "pretrain_steps": 60})
+    with pytest.raises(ConfigError, match=r"model\.pretrain_steps=60 of 60 steps") as found:
+        batches_of(job, 1)
     assert_three_parts(found.value)
