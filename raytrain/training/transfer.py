@@ -1,6 +1,7 @@
 """What a model may do around a step of the one loop: before it, in its loss, and in checkpoints and the log.
 
-A plain model minimises the mean of its rows' losses and does nothing else. ``pair_transfer.py`` has what ADSNet does.
+A plain model minimises the mean of its rows' losses and does nothing else. ``pair_transfer.py`` has what ADSNet does,
+``domain_transfer.py`` what its peers of one network do.
 """
 
 import io
