@@ -106,14 +106,19 @@ class AlignSection(Section):
     every_steps: PositiveInt = 200
 
 
-class AdsnetModel(Section):
+class BackboneModel(Section):
+    """What models of this backbone share, whether they have one of it or two."""
+
+    skip_features: tuple[str, ...] = ()
+    """Features left out of every network."""
+    backbone: BackboneSection = BackboneSection()
+    head: HeadSection = HeadSection()
+
+
+class AdsnetModel(BackboneModel):
     """ADSNet: a vanilla network on internal rows and a gain network on internal and accepted external rows."""
 
     name: Literal["adsnet"] = "adsnet"
-    skip_features: tuple[str, ...] = ()
-    """Features left out of both networks."""
-    backbone: BackboneSection = BackboneSection()
-    head: HeadSection = HeadSection()
     bridge: BridgeSection = BridgeSection()
     gain: GainSection = GainSection()
     align: AlignSection = AlignSection()

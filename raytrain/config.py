@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from raytrain.errors import ConfigError
+from raytrain.ltv_config import CdafModel, LtvModel
 from raytrain.model_config import ModelSection
 from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
@@ -157,6 +158,8 @@ class ScalingSection(Section):
         return f"{self.min_workers} to {self.max_workers}" if self.elastic else str(self.max_workers)
 
 
+AMOUNT_MODELS = ("adsnet", "ltv", "cdaf", "spend", "lightgbm_ltv")
+"""Models of amounts; those of a backbone take clicks with head.kind=click."""
 CLICK_METRICS, AMOUNT_METRICS = ("auc", "gauc", "logloss", "ne"), ("norm_gini", "spearman", "pay_auc", "total_error")
 
 
@@ -192,6 +195,11 @@ class JobConfig(Section):
                 f"training.early_stopping.metric has to be of {'amounts' if amounts else 'clicks'}, which {self.model.name} predicts. "
                 f"Received: {metric}. Choose one of {', '.join(AMOUNT_METRICS if amounts else CLICK_METRICS)}."
             )
+        if isinstance(self.model, LtvModel | CdafModel) and self.model.needs_source and not self.data.source_batch_size:
+            raise ValueError(
+                f"{self.model.name} pre-trains on external rows, so data.source_batch_size has to be above 0. "
+                "Received: data.source_batch_size=0. Set it to the external rows of a step, or train ltv with model.external=mix."
+            )
         if self.tables.backend == "local" and self.scaling.max_workers > 1:
             raise ValueError(
                 "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
@@ -212,7 +220,7 @@ class JobConfig(Section):
 
 def predicts_amounts(model: Any) -> bool:
     """Whether a section ``model``, as a mapping, is of amounts; clicks are what every other model predicts."""
-    if not isinstance(model, Mapping) or model.get("name") != "adsnet":
+    if not isinstance(model, Mapping) or model.get("name") not in AMOUNT_MODELS:
         return False
     head = model.get("head")
     return not (isinstance(head, Mapping) and head.get("kind") == "click")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from raytrain.adsnet_config import AdsnetModel
+from raytrain.ltv_config import CdafModel, LightGbmLtvModel, LtvModel, SpendModel
 from raytrain.settings import DropoutRate, Section
 
 
@@ -287,8 +288,12 @@ class CounterModel(Section):
     """An id feature that is unique to each sample."""
 
 
+PlainSection = ItemMeanModel | LogisticModel | LightGbmModel | SpendModel | LightGbmLtvModel
+"""Models that are fitted in memory, on the driver."""
 ModelSection = Annotated[
     AdsnetModel
+    | LtvModel
+    | CdafModel
     | LcnModel
     | DinModel
     | SingleDomainModel
@@ -302,6 +307,8 @@ ModelSection = Annotated[
     | CounterModel
     | ItemMeanModel
     | LogisticModel
-    | LightGbmModel,
+    | LightGbmModel
+    | SpendModel
+    | LightGbmLtvModel,
     Field(discriminator="name"),
 ]

@@ -77,8 +77,9 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
         _create(run, console)
         result, records = train_neural(run.storage, assignment, console)
     else:
-        from raytrain.training.tabular import train_tabular_run
+        from raytrain.training.tabular import refuse_other_labels, train_tabular_run
 
+        refuse_other_labels(run.job, run.contract)
         _create(run, console)
         result, records = train_tabular_run(run.storage, run.job, run.contract, console)
     result["wall_s"] = time.perf_counter() - started

@@ -18,6 +18,7 @@ LAYERS = (
     ("raytrain.errors",),
     ("raytrain.settings", "raytrain.storage"),
     ("raytrain.adsnet_config",),
+    ("raytrain.ltv_config",),
     ("raytrain.model_config",),
     ("raytrain.config",),
     ("raytrain.resources", "raytrain.machine"),
@@ -38,6 +39,7 @@ TORCH_FREE = (
     "raytrain.config",
     "raytrain.model_config",
     "raytrain.adsnet_config",
+    "raytrain.ltv_config",
     "raytrain.resources",
     "raytrain.machine",
     "raytrain.data.contract",
@@ -77,6 +79,7 @@ MODEL_IMPORTS = (
     "raytrain.config",
     "raytrain.model_config",
     "raytrain.adsnet_config",
+    "raytrain.ltv_config",
 )
 # A network has no cluster, no files and no clock.
 NOT_IN_A_MODEL = ("ray", "torchrec", "torch.distributed", "os", "pathlib", "fsspec", "pyarrow", "time", "datetime", "subprocess")

@@ -50,6 +50,16 @@ class Frame:
         flat = array if isinstance(array, pa.ListArray) else pa.concat_arrays(array.chunks)
         return flat.flatten().to_numpy(), pc.list_parent_indices(flat).to_numpy().astype(np.int64)
 
+    def first_ids(self, name: str) -> Ints:
+        """[N], of an id column as it is, of a multi-valued one the first id, 0 where it has none."""
+        if not pa.types.is_list(self.rows.schema.field(name).type):
+            return self.column(name).astype(np.int64)
+        values, owner = self.lists(name)
+        first = np.zeros(self.num_rows, np.int64)
+        rows, index = np.unique(owner, return_index=True)
+        first[rows] = values[index]
+        return first
+
 
 @dataclass(frozen=True)
 class Events:

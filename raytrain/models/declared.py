@@ -7,13 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raytrain.adsnet_config import AdsnetModel
+from raytrain.adsnet_config import BackboneModel
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ContractError
 from raytrain.model_config import DnnModel, SequenceModel
-from raytrain.models.adsnet.declarations import adsnet_histories, adsnet_tables, check_labels_and_probe
+from raytrain.models.adsnet.declarations import (
+    adsnet_tables,
+    backbone_histories,
+    backbone_tables,
+    check_head,
+    check_labels_and_probe,
+)
 from raytrain.models.baselines.declarations import (
     check_category,
     check_contrast,
@@ -55,7 +61,9 @@ class Declaration:
 
 
 DECLARED: dict[str, Declaration] = {
-    "adsnet": Declaration(adsnet_histories, adsnet_tables, queries_item=False, check=check_labels_and_probe, amounts=True, slices=True),
+    "adsnet": Declaration(backbone_histories, adsnet_tables, queries_item=False, check=check_labels_and_probe, amounts=True, slices=True),
+    "ltv": Declaration(backbone_histories, backbone_tables, queries_item=False, check=check_head, amounts=True),
+    "cdaf": Declaration(backbone_histories, backbone_tables, queries_item=False, check=check_head, amounts=True),
     "lcn": Declaration(sequence_histories, sequence_tables, check=check_contrast, warning=idle_contrast, event_ages=lcn_event_ages),
     "din": Declaration(sequence_histories, sequence_tables),
     "single_domain": Declaration(sequence_histories, sequence_tables),
@@ -87,7 +95,7 @@ def declared_histories(job: JobConfig, contract: Contract) -> tuple[str, ...]:
     check_histories(contract, histories)
     if isinstance(job.model, SequenceModel) and job.model.side is not None:
         check_side(contract, histories, job.model.side)
-    skipped = job.model.skip_features if isinstance(job.model, SequenceModel | DnnModel | AdsnetModel) else ()
+    skipped = job.model.skip_features if isinstance(job.model, SequenceModel | DnnModel | BackboneModel) else ()
     check_features(contract, skipped, declaration.queries_item)
     if declaration.check is not None:
         declaration.check(job.model, contract, histories)

@@ -2,11 +2,13 @@
 
 from raytrain.models.adsnet.pair import PseudoSiamese
 from raytrain.models.base import NetworkBuilder, NeuralModel
+from raytrain.models.baselines.cdaf import CdafNetwork
 from raytrain.models.baselines.counter import CounterNetwork
 from raytrain.models.baselines.din import din_network
 from raytrain.models.baselines.dnn import DnnNetwork
 from raytrain.models.baselines.eta import eta_network
 from raytrain.models.baselines.full_attention import full_attention_network
+from raytrain.models.baselines.ltv import LtvNetwork
 from raytrain.models.baselines.minet import minet_network
 from raytrain.models.baselines.sdim import sdim_network
 from raytrain.models.baselines.sim import sim_network
@@ -16,6 +18,8 @@ from raytrain.models.lcn.network import lcn_network
 
 NETWORKS: dict[str, NetworkBuilder] = {
     "adsnet": PseudoSiamese,
+    "ltv": LtvNetwork,
+    "cdaf": CdafNetwork,
     "lcn": lcn_network,
     "din": din_network,
     "single_domain": din_network,

@@ -5,7 +5,7 @@ Evaluating, predicting and going on take the file's word, so that a network's th
 
 import json
 
-from raytrain.adsnet_config import AdsnetModel
+from raytrain.adsnet_config import BackboneModel
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.data.labels import read_labels
@@ -32,10 +32,12 @@ def read_facts(job: JobConfig, contract: Contract) -> LabelFacts | None:
         ContractError: the split is not there.
         DataError: no training row has an amount above 0.
     """
-    if contract.amount is None or not isinstance(job.model, AdsnetModel):
+    if contract.amount is None:
         return None
     found = read_labels(contract, job.data.path, read_manifest(contract, job.data.path, contract.target, "train"))
-    return LabelFacts(stats=label_stats(found.labels, job.model.head.num_buckets), slice_rows=found.slice_rows)
+    # Plain baselines read the intervals alone.
+    num_buckets = job.model.head.num_buckets if isinstance(job.model, BackboneModel) else 1
+    return LabelFacts(stats=label_stats(found.labels, num_buckets), slice_rows=found.slice_rows)
 
 
 def facts_of_run(storage: Storage, job: JobConfig, contract: Contract) -> LabelFacts | None:

@@ -21,14 +21,16 @@ from raytrain.data.provenance import STATUS_QUARANTINED
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import TableOptimizer, Tables
 from raytrain.errors import DataError
+from raytrain.ltv_config import CdafModel, LtvModel
 from raytrain.models.declared import DECLARED
 from raytrain.models.registry import NEURAL_MODELS
+from raytrain.training.domain_transfer import CdafTransfer, DomainTransfer
 from raytrain.training.label_facts import LabelFacts, read_facts
 from raytrain.training.optimizers import dense_optimizer, lr_share
 from raytrain.training.pair_transfer import PairTransfer
 from raytrain.training.parallel import World
 from raytrain.training.state import RunState, TrainOutcome
-from raytrain.training.suites import AmountSuite, ClickSuite, Suite
+from raytrain.training.suites import Suite, suite_of
 from raytrain.training.timed_stream import TimedStream
 from raytrain.training.transfer import PlainLoss, Transfer, transfer_file
 
@@ -72,7 +74,11 @@ def build_learner(
     transfer: Transfer = PlainLoss(network)
     if isinstance(job.model, AdsnetModel):
         transfer = PairTransfer(job, contract, tables, network, optimizer, world, probe)
-    return Learner(tables, network, optimizer, world, transfer, partial(AmountSuite, facts.slice_rows) if facts else ClickSuite)
+    elif isinstance(job.model, CdafModel):
+        transfer = CdafTransfer(job.model, network, optimizer, world, job.seed)
+    elif isinstance(job.model, LtvModel):
+        transfer = DomainTransfer(job.model, network, world)
+    return Learner(tables, network, optimizer, world, transfer, partial(suite_of, facts))
 
 
 def build_network(job: JobConfig, contract: Contract, facts: LabelFacts | None) -> nn.Module:
@@ -208,7 +214,7 @@ def _validate(
     _check_quarantine(job, state.outcome.rows_trained, state.outcome.rows_quarantined)
     metrics = evaluate(job, learner, validation())
     step = state.outcome.num_steps
-    best = state.stopping.is_better(metrics)
+    best = learner.transfer.counts(step) and state.stopping.is_better(metrics)
     if best:
         state.outcome.best_step, state.outcome.best_metrics = step, metrics
     session.log({"kind": "valid", "step": step, "epoch": epoch, "best": best, **metrics})

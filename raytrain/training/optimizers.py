@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raytrain.config import OptimizerSection
 
@@ -21,6 +21,14 @@ def dense_optimizer(section: OptimizerSection, network: nn.Module) -> torch.opti
         "sgd": torch.optim.SGD,
     }
     return kinds[section.name](groups, lr=section.lr)  # type: ignore[call-arg]
+
+
+def copy_state(optimizer: torch.optim.Optimizer, giver: nn.Module, receiver: nn.Module) -> None:
+    """What ``optimizer`` keeps of each of the giver's parameters becomes the receiver's, a module of the same shape."""
+    state = optimizer.state
+    for given, received in zip(giver.parameters(), receiver.parameters(), strict=True):
+        for name, value in state[given].items() if given in state else ():
+            state[received][name] = value.clone() if isinstance(value, Tensor) else value
 
 
 def lr_share(section: OptimizerSection, step: int, num_steps: int) -> float:

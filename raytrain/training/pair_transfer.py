@@ -22,6 +22,7 @@ from raytrain.models.adsnet.gain.judge import GainJudge
 from raytrain.models.adsnet.gain.ledger import LedgerReport
 from raytrain.models.adsnet.gain.rows import JudgedRows
 from raytrain.models.adsnet.pair import Direction, PairOutput, PseudoSiamese, domain_weights, pair_loss
+from raytrain.training.optimizers import copy_state
 from raytrain.training.parallel import World, unwrapped
 
 MAX_LOGGED_SLICES = 200
@@ -72,6 +73,9 @@ class PairTransfer:
         totals = self._world.sum(domain_weights(batch))
         loss = pair_loss(output, batch, accepted, totals, self._model.bridge, self._model.external_weight)
         return loss, self._logs(output, batch, accepted, totals)
+
+    def counts(self, step: int) -> bool:
+        return True
 
     def clipped(self) -> list[list[nn.Parameter]]:
         """One norm over both networks would let external rows shorten the vanilla network's step."""
@@ -151,14 +155,12 @@ class PairTransfer:
     @torch.no_grad()
     def _start(self) -> None:
         """The gain network, its tables and their optimizers' states become copies of the vanilla ones; adapters start afresh."""
-        pair, state = self._pair, self._optimizer.state
+        pair = self._pair
         pair.align("v2g")
         self._tables.blend([(gain, vanilla) for vanilla, gain in self._table_pairs], 1.0, with_state=True)
-        for vanilla, gain in zip(pair.vanilla.parameters(), pair.gain.parameters(), strict=True):
-            for name, value in state[vanilla].items() if vanilla in state else ():
-                state[gain][name] = value.clone() if isinstance(value, Tensor) else value
+        copy_state(self._optimizer, pair.vanilla, pair.gain)
         for parameter in (*_parameters(pair.embedding_adapter), *_parameters(pair.tower_adapter)):
-            state.pop(parameter, None)
+            self._optimizer.state.pop(parameter, None)
 
     def _align(self, direction: Direction) -> None:
         """Weights alone: each optimizer goes on with what it has seen of its own gradients."""

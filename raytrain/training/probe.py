@@ -22,7 +22,6 @@ from raytrain.data.provenance import STATUS_PADDING, STATUS_QUARANTINED
 from raytrain.data.stream import StreamSpec
 from raytrain.embeddings.config import TableConfig, TableOptimizer
 from raytrain.errors import RaytrainError
-from raytrain.model_config import ItemMeanModel, LightGbmModel, LogisticModel
 from raytrain.models.declared import DECLARED, declared_histories
 from raytrain.training.parallel import World
 from raytrain.training.process import quieten
@@ -78,20 +77,16 @@ def probe_memory(job: JobConfig, contract: Contract) -> Figures:
     """What a plain baseline would keep in memory.
 
     Raises:
+        ContractError: the model's rows are not there, or of other labels.
         ResourceError: more than ``model.max_memory_mib``.
     """
-    from raytrain.data.asof.features import bytes_per_row
-    from raytrain.data.frame import check_memory
-    from raytrain.models.baselines.tabular import TABULAR_MODELS
+    from raytrain.training.tabular import refuse_other_labels
+    from raytrain.training.tabular_rows import planned_memory, planned_splits
 
-    assert isinstance(job.model, ItemMeanModel | LogisticModel | LightGbmModel), job.model
-    uses_past = TABULAR_MODELS[job.model.name].uses_past
-    domains = contract.domains.values() if uses_past else [contract.domains[contract.target]]
-    splits = [split.num_rows for domain in domains for name, split in domain.splits.items() if uses_past or name != "test"]
-    events = [domain.history.num_events for domain in domains if uses_past and domain.history is not None]
-    widths = [feature.max_values for feature in contract.without_as_of().features]
-    num_rows, row_bytes = sum(splits) + sum(events), bytes_per_row(widths, len(contract.domains), uses_past)
-    check_memory(num_rows, row_bytes, job.model.max_memory_mib)
+    refuse_other_labels(job, contract)
+    contract = contract.without_as_of()
+    asked = [(contract.target, split) for split in ("train", "valid")]
+    num_rows, row_bytes = planned_memory(job, contract, planned_splits(job, contract, asked, fitting=True))
     return {"num_bytes": num_rows * row_bytes, "num_rows": num_rows}
 
 

@@ -8,6 +8,7 @@ from raytrain.data.contract import PROBE, Contract
 from raytrain.data.manifest import check_history_files, check_labels, read_manifest
 from raytrain.data.stream import StreamSpec
 from raytrain.errors import ConfigError, ContractError
+from raytrain.ltv_config import CdafModel, LtvModel
 from raytrain.models.adsnet.declarations import needs_probe
 from raytrain.models.declared import reads_event_ages, reads_slices
 
@@ -21,6 +22,12 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
     target = _spec(job, contract, contract.target, "train", histories, quarantine_path)
     target = replace(target, event_ages=reads_event_ages(job))
     target = target.lasting(range(job.training.epochs), job.training.max_steps)
+    if isinstance(job.model, LtvModel | CdafModel) and job.model.preparation_steps >= target.total_batches:
+        raise ConfigError(
+            "Pre-training has to leave steps to the internal rows. "
+            f"Received: model.pretrain_steps={job.model.preparation_steps} of {target.total_batches} steps. "
+            "Lower it, or raise training.epochs."
+        )
     if not job.data.source_batch_size:
         return (target,)
     if len(contract.sources) != 1:
@@ -84,5 +91,6 @@ def _spec(
         shuffle=job.data.shuffle,
         seed=job.seed,
         quarantine_path=quarantine_path,
-        slices=slices,
+        # Amounts are measured by the size of the slice, whatever the model reads.
+        slices=slices or (contract.amount is not None and contract.slice is not None),
     )

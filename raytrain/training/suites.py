@@ -10,6 +10,7 @@ from raytrain.data.batch import Batch
 from raytrain.metrics.gini_by_size import SizeIntervals
 from raytrain.metrics.ltv_suite import LtvSuite
 from raytrain.metrics.suite import MetricSuite
+from raytrain.training.label_facts import LabelFacts
 
 
 class Suite(Protocol):
@@ -61,3 +62,8 @@ class AmountSuite:
 
     def reduce(self) -> dict[str, float]:
         return self._suite.reduce()
+
+
+def suite_of(facts: LabelFacts | None) -> Suite:
+    """New metrics of what the labels are: amounts where there are facts of them."""
+    return ClickSuite() if facts is None else AmountSuite(facts.slice_rows)

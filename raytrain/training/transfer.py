@@ -1,6 +1,7 @@
 """What a model may do around a step of the one loop: before it, in its loss, and in checkpoints and the log.
 
-A plain model minimises the mean of its rows' losses and does nothing else. ``pair_transfer.py`` has what ADSNet does.
+A plain model minimises the mean of its rows' losses and does nothing else. ``pair_transfer.py`` has what ADSNet does,
+``domain_transfer.py`` what its peers of one network do.
 """
 
 import io
@@ -27,6 +28,10 @@ class Transfer(Protocol):
 
     def loss(self, output: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """This rank's share of the global batch's loss, a scalar, and detached scalars for the log, whose names never change."""
+        ...
+
+    def counts(self, step: int) -> bool:
+        """Whether the network after 1-based ``step`` may be a run's best, and its evaluation is one that early stopping goes by."""
         ...
 
     def clipped(self) -> list[list[nn.Parameter]]:
@@ -61,6 +66,9 @@ class PlainLoss:
 
     def loss(self, output: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return (output.row_loss * batch.weight).sum() / batch.total_weight, output.logs
+
+    def counts(self, step: int) -> bool:
+        return True
 
     def clipped(self) -> list[list[nn.Parameter]]:
         return [list(self._network.parameters())]

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
-from raytrain.config import JobConfig
+from raytrain.config import AMOUNT_MODELS, JobConfig
 from raytrain.data.contract import Amount
 from raytrain.errors import ContractError
 from raytrain.model_config import ModelSection
@@ -23,6 +23,7 @@ from tests.messages import assert_three_parts
 def test_every_model_of_the_config_is_known_once():
     sections = get_args(get_args(ModelSection)[0])
     assert sorted([*NEURAL_MODELS, *TABULAR_MODELS]) == sorted(section.model_fields["name"].default for section in sections)
+    assert {name for name, declaration in DECLARED.items() if declaration.amounts} == set(AMOUNT_MODELS) - set(TABULAR_MODELS)
 
 
 def test_every_network_has_a_declaration():
@@ -41,7 +42,7 @@ def test_amounts_are_refused_by_a_model_of_clicks(tmp_path, monkeypatch):
     assert_three_parts(str(err.value))
     monkeypatch.setitem(DECLARED, "dnn", replace(DECLARED["dnn"], amounts=True))
     assert declared_histories(job_of(tmp_path), contract) == ()
-    with pytest.raises(ContractError, match="Use one of: adsnet, dnn"):
+    with pytest.raises(ContractError, match="Use one of: adsnet, ltv, cdaf, dnn"):
         declared_histories(job_of(tmp_path, "din"), contract)
 
 

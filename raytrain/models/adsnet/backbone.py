@@ -5,13 +5,17 @@ Shapes: B rows, F fields, D embedding size, N dense features, I encoded size, T 
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from raytrain.adsnet_config import BackboneSection, HeadSection
+from raytrain.data.batch import Batch
+from raytrain.embeddings.tables import Embedded
 from raytrain.models.adsnet.encoder import FwfmEncoder
 from raytrain.models.adsnet.heads import HEAD_TASKS, build_head
 from raytrain.models.adsnet.label_stats import LabelStats
 from raytrain.models.adsnet.ple import Ple
+from raytrain.models.layers.feature_inputs import FeatureInputs
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,13 @@ class BackboneInputs:
     """[B, F, D], looked up in the network's own tables"""
     dense: Tensor
     """[B, N]"""
+
+    @classmethod
+    def of(cls, features: FeatureInputs, embedded: Embedded, batch: Batch) -> "BackboneInputs":
+        """``embedded``: by the names of the id spaces."""
+        vectors = torch.stack(list(features.vectors(embedded, batch).values()), dim=1)
+        numbers = features.numbers(batch)
+        return cls(vectors, torch.cat(numbers, dim=1) if numbers else vectors.new_zeros(len(vectors), 0))
 
     def rows(self, index: Tensor) -> "BackboneInputs":
         """``index`` int64 [b] or bool [B] -> b rows of it."""

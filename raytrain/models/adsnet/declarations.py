@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raytrain.adsnet_config import AdsnetModel, GainSection
+from raytrain.adsnet_config import AdsnetModel, BackboneModel, GainSection
 from raytrain.config import JobConfig
 from raytrain.data.contract import PROBE, Contract
 from raytrain.embeddings.config import TableConfig
@@ -14,8 +14,13 @@ VANILLA, GAIN = "vanilla/", "gain/"
 """What a table's name begins with: whose it is. The rest is the id space's name in the contract."""
 
 
-def adsnet_histories(model: AdsnetModel, contract: Contract) -> tuple[str, ...]:
+def backbone_histories(model: BackboneModel, contract: Contract) -> tuple[str, ...]:
     return ()
+
+
+def backbone_tables(model: BackboneModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
+    """Every id space that a feature uses, once."""
+    return feature_tables(job, contract, model.skip_features)
 
 
 def adsnet_tables(model: AdsnetModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
@@ -40,14 +45,19 @@ def needs_probe(gain: GainSection) -> bool:
     return gain.estimator in ("siamese", "lookahead") or (by_first_order and "held_out" in (gain.probe, gain.reference))
 
 
-def check_labels_and_probe(model: AdsnetModel, contract: Contract, histories: tuple[str, ...]) -> None:
-    """Raises ContractError where the head is of other labels than the data set's, or rows to measure gain on are missing."""
+def check_head(model: BackboneModel, contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError where the head is of other labels than the data set's."""
     if (model.head.kind == "click") != (contract.amount is None):
         kind = "clicks" if contract.amount is None else f"amounts in {contract.amount.currency}"
         heads = "click" if contract.amount is None else "ordinal, ziln or mse"
         raise ContractError(
             f"model.head.kind has to be of the data set's labels, which are {kind}. Received: {model.head.kind}. Set it to {heads}."
         )
+
+
+def check_labels_and_probe(model: AdsnetModel, contract: Contract, histories: tuple[str, ...]) -> None:
+    """Raises ContractError where the head is of other labels than the data set's, or rows to measure gain on are missing."""
+    check_head(model, contract, histories)
     if needs_probe(model.gain) and PROBE not in contract.domains[contract.target].splits:
         raise ContractError(
             f"Held-out rows to measure gain on have to be a split {PROBE} of domain {contract.target}. Received: "

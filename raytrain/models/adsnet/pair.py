@@ -124,9 +124,7 @@ class PseudoSiamese(nn.Module):
 
     def _inputs(self, prefix: str, embedded: Embedded, batch: Batch) -> BackboneInputs:
         own = {table: embedded[prefix + table] for table in self.features.table_of.values()}
-        vectors = torch.stack(list(self.features.vectors(own, batch).values()), dim=1)
-        numbers = self.features.numbers(batch)
-        return BackboneInputs(vectors, torch.cat(numbers, dim=1) if numbers else vectors.new_zeros(len(vectors), 0))
+        return BackboneInputs.of(self.features, own, batch)
 
     def _distances(
         self, internal: Tensor, vanilla: BackboneRun, vanilla_inputs: BackboneInputs, gain: BackboneRun, zeros: Tensor

@@ -20,12 +20,12 @@ class FittedTrees:
     names: tuple[str, ...]
     trees: str
 
-    def predict(self, features: Features) -> npt.NDArray[np.float32]:
-        """float32 [N], probabilities."""
+    def predict(self, features: Features) -> dict[str, npt.NDArray[np.float32]]:
+        """ "click" -> float32 [N], probabilities."""
         import lightgbm
 
         booster = lightgbm.Booster(model_str=self.trees)
-        return np.asarray(booster.predict(features.columns(self.names)), dtype=np.float32)
+        return {"click": np.asarray(booster.predict(features.columns(self.names)), dtype=np.float32)}
 
     def save(self) -> dict[str, bytes]:
         # LightGBM refuses some characters in column names, so it gets none and they are kept beside it.

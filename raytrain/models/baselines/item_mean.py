@@ -21,10 +21,11 @@ class FittedItemMean:
     """[largest item id in training + 1]"""
     overall: float
 
-    def predict(self, features: Features) -> npt.NDArray[np.float32]:
-        """float32 [N], probabilities."""
+    def predict(self, features: Features) -> dict[str, npt.NDArray[np.float32]]:
+        """ "click" -> float32 [N], probabilities."""
         known = features.item < len(self.means)
-        return np.where(known, self.means[np.where(known, features.item, 0)], self.overall).astype(np.float32)
+        means = np.where(known, self.means[np.where(known, features.item, 0)], self.overall)
+        return {"click": means.astype(np.float32)}
 
     def save(self) -> dict[str, bytes]:
         buffer = io.BytesIO()

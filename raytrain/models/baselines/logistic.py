@@ -29,12 +29,12 @@ class FittedLogistic:
     """[F + P]"""
     intercept: float
 
-    def predict(self, features: Features) -> npt.NDArray[np.float32]:
-        """float32 [N], probabilities."""
+    def predict(self, features: Features) -> dict[str, npt.NDArray[np.float32]]:
+        """ "click" -> float32 [N], probabilities."""
         inputs = _inputs(features.columns(self.names), np.array(self.mean), np.array(self.std), self.products)
         logit = inputs @ np.array(self.weight) + self.intercept
         # The sigmoid by way of tanh, which does not overflow.
-        return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logit), dtype=np.float32)
+        return {"click": np.asarray(0.5 + 0.5 * np.tanh(0.5 * logit), dtype=np.float32)}
 
     def save(self) -> dict[str, bytes]:
         return {LOGISTIC_FILE: (json.dumps(asdict(self), indent=1) + "\n").encode()}

@@ -7,7 +7,7 @@ import torch
 
 from raytrain.embeddings.local import LocalTables
 from raytrain.embeddings.tables import EmbeddedRows, TableOptimizer
-from raytrain.models.adsnet.declarations import adsnet_histories, adsnet_tables, table_pairs
+from raytrain.models.adsnet.declarations import adsnet_tables, backbone_histories, table_pairs
 from raytrain.models.adsnet.pair import PairOutput, PseudoSiamese, domain_weights, pair_loss
 from tests.models.adsnet.worlds import batch_of, contract, embedded_of, job, model, pair_of
 
@@ -35,7 +35,7 @@ def test_each_network_has_every_table_under_its_own_name() -> None:
         ("gain/tag", ("tags",)),
     ]
     assert table_pairs(tables) == (("vanilla/item", "gain/item"), ("vanilla/tag", "gain/tag"))
-    assert adsnet_histories(model(), contract()) == ()
+    assert backbone_histories(model(), contract()) == ()
     assert [table.name for table in adsnet_tables(model(skip_features=["tags"]), job(), contract())] == ["vanilla/item", "gain/item"]
 
 
