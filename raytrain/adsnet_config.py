@@ -68,7 +68,12 @@ class GainSection(Section):
     is worth that a network has not fitted yet; one batch of them is looked up every ``refresh_steps``. zero: nothing."""
     tau: float | None = None
     """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses.
-    null: -0.15 for ``ledger`` and ``grad``, -0.3 where reference is zero, and the paper's 0 for the rest."""
+    null: -0.1 for ``ledger`` and ``grad``, -0.3 where reference is zero, and the paper's 0 for the rest."""
+    first_tau: float | None = None
+    """Lowest gain that is accepted at the first joint step, from which it falls to tau in even steps. null: 0.2 for ``ledger`` where
+    reference is held_out, else tau."""
+    tau_steps: NonNegativeInt = 200
+    """Joint steps until tau is reached."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
@@ -96,7 +101,18 @@ class GainSection(Section):
             return 0.0
         # Rows that are let in are fitted and gain less than fresh ones; without a reference even those are below 0, for internal and
         # accepted rows that have converged together pull against each other.
-        return -0.15 if self.reference == "held_out" else -0.3
+        return -0.1 if self.reference == "held_out" else -0.3
+
+    def threshold_at(self, step: float) -> float:
+        """Lowest gain that is accepted at 0-based joint ``step``.
+
+        Harm that has been let in bends the network until it hardly shows: the first rows have to be better than others.
+        """
+        first = self.first_tau
+        if first is None:
+            first = 0.2 if self.estimator == "ledger" and self.reference == "held_out" else self.threshold
+        left = max(0.0, 1.0 - step / self.tau_steps) if self.tau_steps else 0.0
+        return self.threshold + (first - self.threshold) * left
 
 
 class AlignSection(Section):

@@ -75,7 +75,8 @@ class PairTransfer:
         return loss, self._logs(output, batch, accepted, totals)
 
     def counts(self, step: int) -> bool:
-        return True
+        """The vanilla network's warmup is none of the pair's, unless there is nothing beside it to learn from."""
+        return step > self._model.warmup_steps or not self._has_external
 
     def clipped(self) -> list[list[nn.Parameter]]:
         """One norm over both networks would let external rows shorten the vanilla network's step."""
@@ -104,7 +105,7 @@ class PairTransfer:
             "kind": "gain",
             "step": step,
             "accepted_share": float(report.accepted.sum() / report.volume.sum().clamp(min=1.0)),
-            "threshold": self._model.gain.threshold,
+            "threshold": report.threshold,
             "num_slices": len(seen),
             "num_accepted": int((report.weight[seen] >= 0.5).sum()),
             "num_hurting": int(self._hurting(report).sum()),
@@ -122,7 +123,8 @@ class PairTransfer:
     def warnings(self) -> list[str]:
         if not self._has_external:
             return []
-        report, threshold, found = self._judge.report(), self._model.gain.threshold, []
+        report = self._judge.report()
+        found = []
         hurting = self._hurting(report).nonzero()[:, 0]
         if len(hurting):
             worst = hurting[torch.argsort(report.gain[hurting])][:MAX_NAMED_SLICES].tolist()
@@ -130,7 +132,7 @@ class PairTransfer:
             named = ", ".join(f"{names.get(number, number)} ({report.gain[number]:+.2f})" for number in worst)
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
-                f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below {threshold:g}: "
+                f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below {report.threshold:.2f}: "
                 f"{named}{more}. {self._what_follows()}"
             )
         purity = self._judge.purity()
@@ -150,7 +152,7 @@ class PairTransfer:
 
     def _hurting(self, report: LedgerReport) -> Tensor:
         """bool [S]: slices seen often enough whose gain is below the threshold."""
-        return (report.volume >= self._model.gain.min_rows) & (report.gain < self._model.gain.threshold)
+        return (report.volume >= self._model.gain.min_rows) & (report.gain < report.threshold)
 
     @torch.no_grad()
     def _start(self) -> None:

@@ -22,12 +22,7 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
     target = _spec(job, contract, contract.target, "train", histories, quarantine_path)
     target = replace(target, event_ages=reads_event_ages(job))
     target = target.lasting(range(job.training.epochs), job.training.max_steps)
-    if isinstance(job.model, LtvModel | CdafModel) and job.model.preparation_steps >= target.total_batches:
-        raise ConfigError(
-            "Pre-training has to leave steps to the internal rows. "
-            f"Received: model.pretrain_steps={job.model.preparation_steps} of {target.total_batches} steps. "
-            "Lower it, or raise training.epochs."
-        )
+    _check_preparation(job, target.total_batches)
     if not job.data.source_batch_size:
         return (target,)
     if len(contract.sources) != 1:
@@ -38,6 +33,21 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
     source = replace(source, event_ages=target.event_ages)
     num_epochs = -(-target.total_batches // source.plan.num_batches)
     return target, source.lasting(range(num_epochs), target.total_batches)
+
+
+def _check_preparation(job: JobConfig, num_steps: int) -> None:
+    """Raises ConfigError where every step would go to what comes before training proper."""
+    if isinstance(job.model, AdsnetModel) and job.data.source_batch_size:
+        stage, num_before = "warmup_steps", job.model.warmup_steps
+    elif isinstance(job.model, LtvModel | CdafModel):
+        stage, num_before = "pretrain_steps", job.model.preparation_steps
+    else:
+        return
+    if num_before >= num_steps:
+        raise ConfigError(
+            f"The stage before joint training, or before that on internal rows, has to leave steps to it. Received: model.{stage}="
+            f"{num_before} of {num_steps} steps. Lower it, or raise training.epochs."
+        )
 
 
 def scoring_spec(

@@ -205,7 +205,13 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"num_rows": 1500, "neutral_share": 0.0})
     generate_planted_ltv(spec, path, lambda line: None, num_buckets=2, row_group_rows=256)
     write_vocabulary(Storage(path), "slice", pa.array([f"shop {number}" for number in range(1, 9)]))
-    changes = ("model.warmup_steps=20", "model.align.direction=none", "model.gain.tau=-0.05", "data.source_batch_size=240")
+    changes = (
+        "model.warmup_steps=20",
+        "model.align.direction=none",
+        "model.gain.tau=-0.05",
+        "model.gain.tau_steps=20",
+        "data.source_batch_size=240",
+    )
     job = job_for(path, "training.epochs=4", "training.evals_per_epoch=1", *changes)
     outcome, session, learner = run_loop(job)
     assert outcome.best_metrics["norm_gini"] == max(record["norm_gini"] for record in session.records if record["kind"] == "valid")
@@ -234,7 +240,7 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
 def test_clicks_are_trained_and_scored_as_clicks(tmp_path: Path) -> None:
     path = str(tmp_path / "data")
     build_dataset(path, num_users=40, num_items=20)
-    outcome, _, _ = run_loop(job_for(path, "model.head.kind=click", "training.epochs=1"))
+    outcome, _, _ = run_loop(job_for(path, "model.head.kind=click", "training.epochs=1", "model.gain.reference=zero"))
     assert 0 < outcome.best_metrics["auc"] < 1
     assert 0 < outcome.best_metrics["vanilla_auc"] < 1
 
@@ -281,8 +287,8 @@ def test_held_out_gain_needs_held_out_rows(dataset: str) -> None:
     internal = contract.domains["internal"]
     without = internal.model_copy(update={"splits": {name: split for name, split in internal.splits.items() if name != "probe"}})
     contract = contract.model_copy(update={"domains": {**contract.domains, "internal": without}})
-    assert declared_histories(job_for(dataset), contract) == ()
-    for overrides in (("model.gain.probe=held_out",), ("model.gain.estimator=siamese",)):
+    assert declared_histories(job_for(dataset, "model.gain.reference=zero"), contract) == ()
+    for overrides in ((), ("model.gain.probe=held_out", "model.gain.reference=zero"), ("model.gain.estimator=siamese",)):
         with pytest.raises(ContractError, match=r"have to be a split probe of domain internal"):
             declared_histories(job_for(dataset, *overrides), contract)
 

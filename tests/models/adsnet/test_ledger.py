@@ -12,7 +12,7 @@ from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
 from tests.models.adsnet.several_ranks import part, weigh_together
 from tests.models.adsnet.toy import LogisticHead, auc, judged, train_toy
 
-DECIDES_AT_ONCE = GainSection(decay=0.5, min_rows=0, tau=0.0)
+DECIDES_AT_ONCE = GainSection(decay=0.5, min_rows=0, tau=0.0, tau_steps=0)
 
 
 def rows_of(slices: list[int], num_internal: int = 0, weight: list[float] | None = None) -> JudgedRows:
@@ -65,6 +65,44 @@ def test_gains_are_shares_of_what_internal_rows_move() -> None:
     assert GainLedger(DECIDES_AT_ONCE, 1, is_scaled=False).scale() == 1.0
 
 
+def test_the_threshold_falls_from_its_first_value() -> None:
+    section = GainSection(tau=-0.1, first_tau=0.3, tau_steps=4)
+    assert [section.threshold_at(step) for step in (0, 1, 4, 9)] == pytest.approx([0.3, 0.2, -0.1, -0.1])
+    assert GainSection(tau=-0.1, first_tau=0.3, tau_steps=0).threshold_at(0) == pytest.approx(-0.1)
+    assert GainSection(tau=0.05).threshold_at(0) == pytest.approx(0.2)
+    assert GainSection(estimator="siamese", tau=-0.1).threshold_at(0) == -0.1
+
+
+def test_slices_are_also_compared_with_those_let_in() -> None:
+    """Gains that all lie above the held-out rows' by luck: the lower slice is left out once the higher one is in."""
+    section = GainSection(decay=0.5, min_rows=0, tau=-0.1, first_tau=0.5, tau_steps=1)
+    ledger = GainLedger(section, 3, is_scaled=False)
+    ledger._compares = True
+    put(ledger, rows_of([0, 1, 2]), [0.6, 0.05, -0.4])
+    assert ledger.weights().tolist() == [1.0, 0.0, 0.0]
+    put(ledger, rows_of([0, 1, 2]), [0.6, 0.05, -0.4])
+    assert ledger.threshold().item() == pytest.approx(0.5)
+    assert ledger.weights().tolist() == [1.0, 0.0, 0.0]
+    # What is let in falls below fresh rows: tau counts from these again.
+    for _ in range(20):
+        put(ledger, rows_of([0, 1, 2]), [-0.05, 0.05, -0.4])
+    assert ledger.weights().tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_held_out_rows_gain_is_zero() -> None:
+    ledger = GainLedger(DECIDES_AT_ONCE, 2, is_scaled=True)
+    rows = rows_of([0, 1], num_internal=2)
+    gain, seen = torch.tensor([2.0, -2.0, 5.0, -1.0]), torch.tensor([6.0, 2.0])
+    ledger.update(ledger.sums(RowGains(gain, rows.weight, reference=seen), rows))
+    # Held-out rows gain 3 on average, internal ones move by 2: (5 - 3) / 2 and (-1 - 3) / 2.
+    assert ledger.reference() == 3.0
+    assert ledger.gains().tolist() == [1.0, -2.0]
+    # Between looks at them their last mean stays.
+    ledger.update(ledger.sums(RowGains(gain, rows.weight), rows))
+    assert ledger.reference() == 3.0
+    assert GainLedger(DECIDES_AT_ONCE, 2, is_scaled=True).reference() == 0.0
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -76,14 +114,14 @@ def test_gains_are_shares_of_what_internal_rows_move() -> None:
     ids=["zero", "below zero", "too few rows", "soft"],
 )
 def test_what_is_let_in(options, expected) -> None:
-    ledger = GainLedger(GainSection(**{"decay": 0.5, "min_rows": 0, **options}), 4, is_scaled=False)
+    ledger = GainLedger(GainSection(**{"decay": 0.5, "min_rows": 0, "tau_steps": 0, **options}), 4, is_scaled=False)
     put(ledger, rows_of([0, 1, 2, 2]), [-0.05, 0.0, 0.1, 0.1])
     assert ledger.weights().tolist() == pytest.approx(expected)
 
 
 def test_the_threshold_follows_the_estimator_unless_it_is_given() -> None:
-    found = [GainSection().threshold, GainSection(probe="held_out").threshold, GainSection(estimator="siamese").threshold]
-    assert found == [-0.3, -0.1, 0.0]
+    found = [GainSection().threshold, GainSection(reference="zero").threshold, GainSection(estimator="siamese").threshold]
+    assert found == [-0.1, -0.3, 0.0]
     assert GainSection(estimator="siamese", tau=-0.001).threshold == -0.001
 
 

@@ -44,7 +44,7 @@ class GainJudge:
             accepted = ones
         else:
             compared = (gains.gain - self._ledger.reference()) / self._ledger.scale()
-            own = acceptance(compared.to(ones.dtype), self._section)
+            own = acceptance(compared, self._section, self._ledger.threshold()).to(ones.dtype)
             accepted = torch.where(rows.is_external, own, ones)
         self._ledger.add_accepted(reduce(step_volume(rows, accepted, self._ledger.num_slices)))
         return accepted

@@ -34,6 +34,8 @@ class LedgerReport:
     """Weight of those let in, since the start"""
     weight: Tensor
     """What the slice's rows count from now on"""
+    threshold: float
+    """Gain from which they count"""
 
 
 class GainLedger:
@@ -41,6 +43,7 @@ class GainLedger:
 
     def __init__(self, section: GainSection, num_slices: int, is_scaled: bool, device: torch.device | None = None) -> None:
         self._section, self._is_scaled = section, is_scaled
+        self._compares = is_scaled and section.reference == "held_out"
         zeros = torch.zeros(num_slices, dtype=torch.float64, device=device)
         self._state = {name: zeros.clone() for name in ("gain", "rows", "volume", "accepted")}
         for name in ("fold_gain", "fold_rows"):
@@ -49,6 +52,9 @@ class GainLedger:
         """Decayed sums of the gain of internal rows, of its size, and of their weight"""
         self._state["reference"] = torch.zeros(2, dtype=torch.float64, device=device)
         """Decayed sums of the gain of held-out internal rows, and of their weight"""
+        self._state["num_updates"] = torch.zeros((), dtype=torch.float64)
+        self._state["let_in"] = zeros.clone()
+        """[S], what the slices' rows counted at the latest step"""
 
     @property
     def num_slices(self) -> int:
@@ -80,6 +86,7 @@ class GainLedger:
     def update(self, sums: Tensor) -> None:
         """``sums`` of all ranks' rows of one step."""
         state = self._state
+        state["num_updates"] = state["num_updates"] + 1
         by_slice, internal, reference = self._by_slice(sums), sums[-5:-2], sums[-2:]
         state["internal"] = YARDSTICK_DECAY * state["internal"] + internal
         state["reference"] = torch.where(reference[1] > 0, REFERENCE_DECAY, 1.0) * state["reference"] + reference
@@ -92,6 +99,7 @@ class GainLedger:
         state["fold_gain"] = kept_long * state["fold_gain"] + gain
         state["fold_rows"] = kept_long * state["fold_rows"] + rows
         state["volume"] = state["volume"] + by_slice[4]
+        state["let_in"] = self._decide()
 
     def scale(self) -> Tensor:
         """What an internal row's gain is divided by, a scalar above 0: the mean size of internal rows' gains; 1 if gains are losses.
@@ -112,8 +120,25 @@ class GainLedger:
 
     def weights(self) -> Tensor:
         """What a row of each slice counts, [S]: 0 before ``min_rows`` rows came by, then by the rule of ``acceptance``."""
+        return self._state["let_in"].clone()
+
+    def threshold(self) -> Tensor:
+        """Lowest gain that is accepted at the step of the latest update, a scalar.
+
+        tau below 0, or below the mean of what is let in where that gains more: a few hundred held-out rows may lie off by luck, but
+        slices that are alike lie together.
+        """
+        state = self._state
+        first = self._section.threshold_at(float(state["num_updates"]) - 1.0)
+        if not self._compares:
+            return torch.full_like(state["reference"][0], first)
+        gain, rows = ((state[name] * state["let_in"]).sum() for name in ("gain", "rows"))
+        lift = torch.where(rows > 0, gain / rows.clamp(min=1e-30), 0.0).clamp(min=0.0)
+        return (self._section.threshold + lift).clamp(min=first)
+
+    def _decide(self) -> Tensor:
         judged = (self._state["volume"] >= self._section.min_rows) & (self._state["rows"] > 0)
-        return torch.where(judged, acceptance(self.gains(), self._section), 0.0)
+        return torch.where(judged, acceptance(self.gains(), self._section, self.threshold()), 0.0)
 
     def add_accepted(self, accepted: Tensor) -> None:
         """``accepted`` [S]: weight of all ranks' rows let in at this step."""
@@ -125,7 +150,7 @@ class GainLedger:
 
     def report(self) -> LedgerReport:
         state = self._state
-        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights())
+        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights(), float(self.threshold()))
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._state)
@@ -134,11 +159,11 @@ class GainLedger:
         self._state = {name: state[name].clone() for name in self._state}
 
 
-def acceptance(gain: Tensor, section: GainSection) -> Tensor:
-    """What a row of that gain counts: 1 from tau on, or more and more around it."""
+def acceptance(gain: Tensor, section: GainSection, threshold: Tensor) -> Tensor:
+    """What a row of that gain counts: 1 from the threshold on, or more and more around it."""
     if section.weights == "soft":
-        return torch.sigmoid((gain - section.threshold) / section.temperature)
-    return (gain >= section.threshold).to(gain.dtype)
+        return torch.sigmoid((gain - threshold) / section.temperature)
+    return (gain >= threshold).to(gain.dtype)
 
 
 def step_volume(rows: JudgedRows, counted: Tensor, num_slices: int) -> Tensor:
