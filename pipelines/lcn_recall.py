@@ -92,7 +92,9 @@ def _ways(level: Levels, view: HistoryView) -> dict[str, Tensor]:
     """Events kept by each level, and as many as the focused level keeps chosen without knowledge: int64 [B, K] each."""
     ways = {name: index for name, index in (("median", level.median_index), ("focused", level.focused_index)) if index is not None}
     num_events = next(reversed(ways.values())).shape[1] if ways else 1
-    newest = (view.sequence.lengths[:, None] - 1 - torch.arange(num_events)).clamp(min=0)
+    newest = view.sequence.lengths[:, None] - 1 - torch.arange(num_events)
+    # Whoever has fewer events has padding in the last place, which is relevant to no one.
+    newest = newest.where(newest >= 0, view.inverse.shape[1] - 1)
     drawn = torch.rand(view.inverse.shape).masked_fill(~view.mask, -1.0)
     popularity = torch.bincount(view.inverse[view.mask], minlength=len(view.rows))[view.inverse].masked_fill(~view.mask, -1)
     return ways | {

@@ -103,6 +103,8 @@ class TrainingSection(Section):
     max_steps: PositiveInt | None = None
     evals_per_epoch: PositiveInt = 2
     """Each evaluation scores the whole validation split and saves a checkpoint."""
+    keep_validation_mib: NonNegativeInt = 256
+    """Memory of each worker that the validation split may stay in after the first evaluation; one that takes more is streamed anew."""
     checkpoint_every_steps: PositiveInt | None = None
     """Checkpoints between evaluations: what a crash may cost. null saves at evaluations alone."""
     checkpoint_upload: Literal["sync", "async"] = "sync"

@@ -22,6 +22,8 @@ RUN_BYTES = 2 * GIB
 """The driver and Ray's own dozen processes on the machine that starts them; 2.3 GiB were seen beside one worker."""
 ACTIVATION_COPIES = 8
 """Vectors a network keeps of every embedded id through forward and backward. 8.4 were seen with din at dim 16."""
+TENSOR_BYTES = 8
+"""Of an id or an event once it is a tensor."""
 AGE_BYTES = 8
 """Of a history event, where a model asks for ages in seconds."""
 PAIR_BYTES = 20
@@ -49,6 +51,8 @@ class Footprint:
     num_dense: int = 0
     """P; 0 where nobody has counted: torch has to build the network for that."""
     dense_state_floats: int = 0
+    kept_validation: int = 0
+    """Of the validation split on one rank, 0 where it is streamed anew each time."""
 
     @cached_property
     def tables_per_rank(self) -> tuple[int, ...]:
@@ -86,7 +90,7 @@ class Footprint:
 
     def a_worker(self, use_gpu: bool) -> int:
         """In the memory of its machine."""
-        return PROCESS_BYTES + (0 if use_gpu else self.model_per_rank)
+        return PROCESS_BYTES + self.kept_validation + (0 if use_gpu else self.model_per_rank)
 
     def a_node(self, starts_ray: bool) -> int:
         """On a machine besides its workers: a read task of every stream and the object store; Ray itself where it is started."""
@@ -112,6 +116,8 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
         history = contract.domains[name].history
         assert history is not None, name
         row_bytes += length * (FLOAT_BYTES + len(history.side) + (AGE_BYTES if reads_event_ages(job) else 0))
+    valid = contract.domains[contract.target].splits.get("valid")
+    num_kept = TENSOR_BYTES // FLOAT_BYTES * row_bytes * -(-valid.num_rows // num_workers) if valid else 0
     trained = job.data.batch_size + job.data.source_batch_size
     rows_per_rank = -(-trained // num_workers)
     embedded = sum(values[feature] for config in configs for feature in config.features) + sum(events.values())
@@ -123,6 +129,7 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
         micro_batch=rows_per_rank * row_bytes,
         window=job.data.window_batches * (trained + job.data.batch_size) * row_bytes,
         prefetch_batches=job.data.prefetch_batches,
+        kept_validation=num_kept if num_kept <= job.training.keep_validation_mib * MIB else 0,
         num_dense=num_dense,
         dense_state_floats=STATE_FLOATS[job.optimizer.name],
     )

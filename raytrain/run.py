@@ -38,6 +38,7 @@ RESUME_KEYS = (
     "training.checkpoint_upload",
     "training.storage_timeout_s",
     "training.keep_checkpoints",
+    "training.keep_validation_mib",
     "training.log_every_steps",
 )
 Result = dict[str, Any]

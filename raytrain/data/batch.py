@@ -59,6 +59,15 @@ class Batch:
     def num_rows(self) -> int:
         return len(self.label)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors."""
+        tensors = [*self.ids.values(), *self.dense.values(), self.label, self.weight, self.group, self.time, self.domain]
+        for sequence in self.histories.values():
+            tensors += [sequence.items, sequence.lengths, *sequence.side.values()]
+            tensors += [] if sequence.age_s is None else [sequence.age_s]
+        return sum(tensor.nbytes for tensor in tensors) + (0 if self.slice is None else self.slice.nbytes)
+
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self

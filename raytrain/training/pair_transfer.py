@@ -132,8 +132,8 @@ class PairTransfer:
             named = ", ".join(f"{names.get(number, number)} ({report.gain[number]:+.2f})" for number in worst)
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
-                f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below {report.threshold:.2f}: "
-                f"{named}{more}. {self._what_follows()}"
+                f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below "
+                f"{report.threshold:.2f}: {named}{more}. {self._what_follows()}"
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:

@@ -49,6 +49,10 @@ class World:
             dist.all_reduce(value)
         return value
 
+    def all(self, value: bool) -> bool:
+        """Whether it is so on every rank; a collective."""
+        return not self.sum(torch.tensor(0.0 if value else 1.0, device=self.device)).item()
+
     def gather(self, data: bytes) -> list[bytes]:
         """Bytes of every rank by rank on rank 0, nothing elsewhere; a collective."""
         if self.size == 1:

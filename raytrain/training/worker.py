@@ -17,6 +17,7 @@ from raytrain.errors import RunError
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_checkpoint, load_weights
 from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, best_of, newest
+from raytrain.training.kept_batches import KeptBatches
 from raytrain.training.label_facts import LabelFacts
 from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train
 from raytrain.training.parallel import World
@@ -103,7 +104,8 @@ def _train(assignment: Assignment, learner: Learner, session: RaySession, storag
     num_left = max(spec.remaining(cursor).num_batches for spec in assignment.train)
     schedule = Schedule(target.plan.num_batches, state.outcome.num_steps + num_left)
     stream = joined([_batches(spec, cursor) for spec in assignment.train])
-    outcome = train(job, learner, stream, lambda: _batches(valid), schedule, state, session)
+    validation = KeptBatches(lambda: _batches(valid), job.training.keep_validation_mib, world.all)
+    outcome = train(job, learner, stream, validation, schedule, state, session)
     session.settle()
     best = world.broadcast(_best(storage, outcome) if world.rank == 0 else None)
     session.log({"kind": "outcome", "best_checkpoint": best, **asdict(outcome)})

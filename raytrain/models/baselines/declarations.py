@@ -91,9 +91,17 @@ def check_contrast(model: LcnModel, contract: Contract, histories: tuple[str, ..
 
 
 def idle_contrast(model: LcnModel, contract: Contract, histories: tuple[str, ...]) -> str | None:
-    """What to change where the contrastive loss has no source domain's items to align; None where it has, or is left out."""
-    if not model.contrast.weight or any(name != contract.target for name in histories):
+    """What to change where the contrastive loss has no source domain's items to align, or settings that it cannot follow; else None."""
+    if not model.contrast.weight:
         return None
+    if any(name != contract.target for name in histories):
+        if contract.target in histories or not model.contrast.passed_over_side:
+            return None
+        return (
+            "What a user passed over is read from the target's history, so without it there are no such negatives. Received: "
+            f"model.contrast.passed_over_side={model.contrast.passed_over_side}, histories={list(histories)}. "
+            f"Name {contract.target} in model.histories, or set model.contrast.passed_over_side={{}}."
+        )
     has_source = any(domain.history is not None for name, domain in contract.domains.items() if name != contract.target)
     source = "Name a source domain in model.histories" if has_source else "Prepare the data set with a source domain"
     return (

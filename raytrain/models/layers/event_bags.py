@@ -81,7 +81,7 @@ class EventBags:
         return embedding_bag(rows, vectors, offsets, mode="sum", per_sample_weights=ordered, include_last_offset=True)
 
     def dot(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Dot products of each row's query with its events: query [B, E], keys [U, E] -> [B, L], 0 on padding."""
+        """Dot products of each row's query with its events: query [B, E], keys [U, E] -> [B, L]; what stands on padding means nothing."""
         scores = query.new_zeros(self.inverse.shape)
         for rows, places in chunks(self.inverse, self.lengths, keys.shape[1]):
             gathered = gather_ahead(keys, places)  # [b, l, E]

@@ -65,7 +65,7 @@ class _LogSumExpOfProducts(torch.autograd.Function):
         left, right = torch.cat([anchors, anchors.new_ones(len(anchors), 1)], 1), torch.cat([candidates, log_weight[:, None]], 1)
         scores = _excepted(left @ right.t(), exceptions, exception)
         if not scores.numel():
-            ctx.save_for_backward(anchors, candidates, scores, anchors.new_zeros(len(anchors)))
+            ctx.save_for_backward(anchors, candidates, scores, anchors.new_ones(len(anchors)))
             return anchors.new_full((len(anchors),), NEVER)
         highest = scores.amax(1, keepdim=True)
         powers = scores.sub_(highest).exp_()

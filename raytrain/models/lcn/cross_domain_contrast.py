@@ -73,14 +73,16 @@ class Pairs:
     def swapped(self) -> "Pairs":
         return Pairs(self.positive, self.positive_item, self.anchor, self.anchor_item, self.user)
 
-    def against(self, candidates: Candidates, frequency: ItemFrequency | None, hard_weight: float) -> Contrast:
+    def against(self, candidates: Candidates, frequency: ItemFrequency | None, hard_weight: float, shares_ids: bool = False) -> Contrast:
         """Negatives are the other candidates but for the pair's own item, by whomever it was taken, and what the same user took.
 
-        What the same user was shown and did not take stays in, ``hard_weight`` times.
+        What the same user was shown and did not take stays in, ``hard_weight`` times. Where the domains share ids the anchor itself,
+        met in the other domain, is no negative either.
         """
         with torch.no_grad():
             by_user, by_item = matches(self.user, candidates.user), matches(self.positive_item, candidates.item)
-            exceptions = torch.cat([by_item, by_user[:, candidates.is_positive[by_user[1]]]], dim=1)
+            collisions = [by_item, by_user[:, candidates.is_positive[by_user[1]]]]
+            exceptions = torch.cat([*collisions, matches(self.anchor_item, candidates.item)] if shares_ids else collisions, dim=1)
             weight = self.anchor.new_full((exceptions.shape[1],), NEVER)
             if hard_weight != 1.0:
                 exceptions = torch.cat([exceptions, by_user], dim=1)
@@ -104,9 +106,10 @@ def matches(left: Tensor, right: Tensor) -> Tensor:
 class CrossDomainContrast(nn.Module):
     """Draws pairs and scores them against everything else in the step: from both sides for InfoNCE, else from the source's."""
 
-    def __init__(self, section: ContrastSection) -> None:
+    def __init__(self, section: ContrastSection, shares_ids: bool = False) -> None:
+        """``shares_ids``: whether one id means one item in both domains."""
         super().__init__()
-        self.section = section
+        self.section, self.shares_ids = section, shares_ids
         self.across_ranks = AcrossRanks() if section.negatives == "all_ranks" else nn.Identity()
         popularity = section.popularity_correction
         self.target_frequency = ItemFrequency(section.frequency_buckets, section.frequency_steps) if popularity else None
@@ -151,21 +154,22 @@ class CrossDomainContrast(nn.Module):
         chosen = valid.nonzero()[:, 0]  # N pairs
         event, row = event[chosen], row[chosen]
         pairs = Pairs(source[chosen], source_item[chosen], target[event], target_item[event], user[row])
-        to_target = pairs.against(offered, self.target_frequency, section.hard_negative_weight)
+        to_target = pairs.against(offered, self.target_frequency, section.hard_negative_weight, self.shares_ids)
         if targets.passed_over is not None and targets.passed_over_item is not None:
             own = targets.passed_over[row]
             weight = own.new_full((len(own),), log(section.hard_negative_weight))
             if self.target_frequency is not None:
                 # On the scale of the other negatives, which it would vanish beside.
                 weight = weight - self.target_frequency.log_share(targets.passed_over_item[row])
-            weight = weight.masked_fill(~own.detach().any(dim=1), NEVER)
+            # An item passed over once and taken later is no negative of itself.
+            weight = weight.masked_fill(~own.detach().any(dim=1) | (targets.passed_over_item[row] == pairs.positive_item), NEVER)
             to_target = replace(to_target, own=own, own_log_weight=weight)
         if section.form == "margin":
             loss = margin_pairs(to_target, section.margin)
         elif section.form == "triplet":
             loss = triplets(to_target, section.margin)
         else:
-            to_source = pairs.swapped().against(sources, self.source_frequency, 1.0)
+            to_source = pairs.swapped().against(sources, self.source_frequency, 1.0, self.shares_ids)
             loss = 0.5 * (info_nce(to_target, section.temperature) + info_nce(to_source, section.temperature))
         num_pairs = valid.view(num_rows, -1).sum(1).clamp(min=1)
         return loss.new_zeros(num_rows).index_add(0, row, loss / num_pairs[row])

@@ -24,13 +24,19 @@ from raytrain.models.lcn.pyramid import AttentionPyramid, Levels
 
 
 def lcn_network(model: LcnModel, job: JobConfig, contract: Contract) -> SequenceNetwork:
-    return SequenceNetwork(model, job, contract, lambda shapes: LcnInterest(model, shapes, contract.target, contract.item))
+    item_table = next(feature.table for feature in contract.features if feature.name == contract.item)
+    tables = {name: domain.history.table for name, domain in contract.domains.items() if domain.history is not None}
+    sharing = frozenset(name for name, table in tables.items() if table == item_table)
+    return SequenceNetwork(model, job, contract, lambda shapes: LcnInterest(model, shapes, contract.target, contract.item, sharing))
 
 
 class LcnInterest(nn.Module):
     """Pyramids over aligned histories, and the loss that aligns them."""
 
-    def __init__(self, model: LcnModel, shapes: dict[str, HistoryShape], target: str, item: str) -> None:
+    def __init__(
+        self, model: LcnModel, shapes: dict[str, HistoryShape], target: str, item: str, sharing: frozenset[str] = frozenset()
+    ) -> None:
+        """``sharing``: domains whose items have the same ids as the target's."""
         super().__init__()
         self.model, self.target, self.item = model, target, item
         dim = next(iter(shapes.values())).dim
@@ -38,7 +44,7 @@ class LcnInterest(nn.Module):
         self.pyramid = nn.ModuleDict({name: AttentionPyramid(model, shape) for name, shape in shapes.items()})
         self.num_outputs = sum(int(pyramid.num_outputs) for pyramid in self.pyramid.values())  # type: ignore[arg-type, misc]
         sources = [name for name in shapes if name != target] if model.contrast.weight else []
-        self.contrast = nn.ModuleDict({name: CrossDomainContrast(model.contrast) for name in sources})
+        self.contrast = nn.ModuleDict({name: CrossDomainContrast(model.contrast, name in sharing) for name in sources})
         scored = [name for name, pyramid in self.pyramid.items() if pyramid.trains_complete_scores]
         trained = {*scored, *sources, *((target,) if scored or sources else ())}
         for name, projection in self.align.of.items():

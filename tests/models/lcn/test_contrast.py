@@ -102,7 +102,11 @@ def test_gradients_equal_finite_differences(loss) -> None:
 def test_no_pair_and_no_candidate_is_no_error() -> None:
     empty = Contrast(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, 2), torch.zeros(0))
     assert info_nce(empty, 0.5).shape == (0,)
-    assert info_nce(replace(contrast(), candidates=torch.zeros(0, 2), log_weight=torch.zeros(0), **never()), 0.5).item() == 0.0
+    lonely = replace(contrast(), anchors=torch.tensor([EAST]).requires_grad_(), candidates=torch.zeros(0, 2), log_weight=torch.zeros(0))
+    found = info_nce(replace(lonely, **never()), 0.5)
+    assert found.item() == 0.0
+    found.sum().backward()
+    assert lonely.anchors.grad.tolist() == [[0.0, 0.0]]
 
 
 @given(st.lists(st.integers(-3, 3), max_size=12), st.lists(st.integers(-3, 3), max_size=12))
