@@ -1,8 +1,8 @@
 """The section ``model`` of an ADSNet job (arXiv 2406.10517); torch-free. The paper gives no sizes: defaults are our choice."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from raytrain.settings import DropoutRate, Section
 
@@ -91,6 +91,18 @@ class GainSection(Section):
     """Of the tentative steps of ``siamese`` and ``lookahead``."""
     slices_per_step: PositiveInt = 1
     """Slices of a batch that ``siamese`` and ``lookahead`` try, those tried longest ago first; each costs a backward pass."""
+    watch_every_steps: NonNegativeInt = 10
+    """Joint steps between looks of the other one of ``ledger`` and ``siamese``, which decides nothing and is reported beside the one
+    that does; 0 leaves it out. It needs held-out rows."""
+
+    @property
+    def watcher(self) -> "GainSection | None":
+        """Of the estimator that only watches; None where there is none."""
+        others: dict[str, Literal["ledger", "siamese"]] = {"ledger": "siamese", "siamese": "ledger"}
+        if self.estimator not in others or not self.watch_every_steps:
+            return None
+        every = {"estimator": others[self.estimator], "probe": "internal", "tau": None, "first_tau": None, "refresh_steps": 1}
+        return self.model_copy(update=every)
 
     @property
     def threshold(self) -> float:
@@ -120,6 +132,15 @@ class AlignSection(Section):
 
     direction: Literal["g2v", "v2g", "average", "none"] = "g2v"
     every_steps: PositiveInt = 200
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How far the receiver moves: 1 copies; with every_steps=1 and g2v a small share makes the vanilla network a moving average of the
+    gain network (a mean teacher)."""
+
+    @model_validator(mode="after")
+    def _check_share(self) -> Self:
+        if self.direction == "average" and self.share != 1.0:
+            raise ValueError(f"An average has no receiver. Received: direction=average, share={self.share:g}. Set share to 1.")
+        return self
 
 
 class BackboneModel(Section):

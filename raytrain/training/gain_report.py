@@ -74,14 +74,15 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
     """
     if ledger is None:
         return None
-    columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight")
+    watched = ("watcher_gain",) if "watcher_gain" in ledger else ()
+    columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight", *watched)
     slices = [dict(zip(columns, values, strict=True)) for values in zip(*(ledger[name] for name in columns), strict=True)]
     slices.sort(key=lambda one: (one["gain"] is None, one["gain"] or 0.0))
     rows = [
         {
             "cells": [
                 _name(one),
-                "\u2013" if one["gain"] is None else f"{one['gain']:+.3f}",
+                *(_gain(one[column]) for column in ("gain", *watched)),
                 f"{one['volume']:,.0f}",
                 _share(one["accepted"], one["volume"]),
                 _share(one["window_accepted"], one["window_volume"]),
@@ -91,7 +92,14 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
         }
         for one in slices[:MAX_ROWS]
     ]
-    titles = ["Slice", "Gain", "Rows seen", "Let in, all along", "Let in, last window"]
+    titles = [
+        "Slice",
+        "Gain",
+        *([f"Gain by {ledger['watcher']}"] if watched else []),
+        "Rows seen",
+        "Let in, all along",
+        "Let in, last window",
+    ]
     return {"titles": titles, "rows": rows, "note": _note(ledger, len(slices))}
 
 
@@ -123,6 +131,11 @@ def _name(one: Record) -> str:
         return f"{one['slice']}" if one["slice"] else "unknown (0)"
     name = one["name"] if len(one["name"]) <= MAX_NAME else one["name"][: MAX_NAME - 1] + "\u2026"
     return f"{name} ({one['slice']})"
+
+
+def _gain(gain: float | None) -> str:
+    """As short as it says something: gains of one estimator are shares, of another differences of losses."""
+    return "\u2013" if gain is None else f"{gain:+.3f}" if abs(gain) >= 0.01 or not gain else f"{gain:+.1e}"
 
 
 def _now(weight: float) -> str:

@@ -52,6 +52,9 @@ class PairTransfer:
         self._contract, self._data_path = contract, job.data.path
         self._table_pairs = table_pairs(adsnet_tables(job.model, job, contract))
         self._judge = GainJudge(job.model.gain, contract.num_slices, world.device)
+        watcher = job.model.gain.watcher
+        # Without held-out rows there is nothing for siamese to be measured on.
+        self._watcher = GainJudge(watcher, contract.num_slices, world.device) if watcher is not None and probe else None
         self._has_external, self._probe, self._step = bool(job.data.source_batch_size), probe, 0
 
     def before_step(self, step: int) -> None:
@@ -70,6 +73,8 @@ class PairTransfer:
             rows = JudgedRows.of(output, batch, batch.slice)
             probe = self._probe_rows() if self._judge.wants_probe(self._step) else None
             accepted = self._judge.weigh(self._pair, rows, probe, self._world.sum)
+            if self._watcher is not None and self._step % self._model.gain.watch_every_steps == 0:
+                self._watcher.weigh(self._pair, rows, probe or self._probe_rows(), self._world.sum)
         totals = self._world.sum(domain_weights(batch))
         loss = pair_loss(output, batch, accepted, totals, self._model.bridge, self._model.external_weight)
         return loss, self._logs(output, batch, accepted, totals)
@@ -86,12 +91,17 @@ class PairTransfer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The stage, by which a saved network is scored, and the ledger."""
-        judge = {f"judge.{name}": value for name, value in self._judge.state_dict().items()}
-        return {"is_joint": torch.tensor(self._pair.stage == "joint"), **judge}
+        judges = {f"{prefix}.{name}": value for prefix, judge in self._judges().items() for name, value in judge.state_dict().items()}
+        return {"is_joint": torch.tensor(self._pair.stage == "joint"), **judges}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._pair.stage = "joint" if state["is_joint"] else "warmup"
-        self._judge.load_state_dict({name.removeprefix("judge."): value for name, value in state.items() if name.startswith("judge.")})
+        for prefix, judge in self._judges().items():
+            own = f"{prefix}."
+            judge.load_state_dict({name.removeprefix(own): value for name, value in state.items() if name.startswith(own)})
+
+    def _judges(self) -> dict[str, GainJudge]:
+        return {"judge": self._judge} | ({} if self._watcher is None else {"watcher": self._watcher})
 
     def records(self, step: int) -> list[dict[str, Any]]:
         """The ledger as columns, an entry a slice that external rows came from, the largest MAX_LOGGED_SLICES; volumes since the start.
@@ -110,11 +120,14 @@ class PairTransfer:
             "num_accepted": int((report.weight[seen] >= 0.5).sum()),
             "num_hurting": int(self._hurting(report).sum()),
             "slice": largest.tolist(),
-            "gain": [None if math.isnan(gain) else gain for gain in report.gain[largest].tolist()],
+            "gain": _known(report.gain[largest]),
             "volume": report.volume[largest].tolist(),
             "accepted": report.accepted[largest].tolist(),
             "weight": report.weight[largest].tolist(),
         }
+        if self._watcher is not None and self._model.gain.watcher is not None:
+            seen_beside = self._watcher.report()
+            record |= {"watcher": self._model.gain.watcher.estimator, "watcher_gain": _known(seen_beside.gain[largest])}
         purity = self._judge.purity()
         if purity is not None:
             record |= {"harm": purity.harm, "residual_harm": purity.residual_harm, "fold_agreement": purity.agreement}
@@ -166,11 +179,12 @@ class PairTransfer:
 
     def _align(self, direction: Direction) -> None:
         """Weights alone: each optimizer goes on with what it has seen of its own gradients."""
-        self._pair.align(direction)
+        share = self._model.align.share
+        self._pair.align(direction, share)
         to_vanilla, to_gain = self._table_pairs, [(gain, vanilla) for vanilla, gain in self._table_pairs]
         if direction == "average":
             self._tables.blend(to_vanilla, 0.5)
-        self._tables.blend(to_vanilla if direction == "g2v" else to_gain, 1.0)
+        self._tables.blend(to_vanilla if direction == "g2v" else to_gain, share)
 
     @torch.no_grad()
     def _probe_rows(self) -> JudgedRows:
@@ -194,6 +208,11 @@ class PairTransfer:
             "external_loss": (external * output.gain_loss).sum() / num_external,
             "accepted_share": (external * accepted).sum() / num_external if is_joint else torch.zeros_like(num_external),
         }
+
+
+def _known(gain: Tensor) -> list[float | None]:
+    """None where nothing is known, which JSON has not."""
+    return [None if math.isnan(value) else value for value in gain.tolist()]
 
 
 def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
