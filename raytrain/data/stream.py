@@ -5,7 +5,7 @@ them to ranks in turn; since every row is one micro-batch and their number is a 
 equally many, nothing is dropped, and with preserved order rank r receives its part of global batch k as its k-th.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,11 @@ class StreamSpec:
     """Histories carry their events' ages in seconds."""
     slices: bool = False
     """Batches carry the id of each row's slice; the contract has to name the column."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether other splits are scored while it waits."""
+        return self.split == "train"
 
     @property
     def name(self) -> str:
@@ -98,7 +103,8 @@ class StreamStart:
     elastic: bool = False
     """Elastic workers take every CPU there is: read tasks then reserve none, or they would wait for ever."""
 
-    def dataset(self, world_size: int) -> Dataset:
+    def dataset(self, world_size: int, num_tasks: int | None = None) -> Dataset:
+        """``num_tasks``: read tasks at one time; None takes as many as the CPUs allow."""
         context = DataContext.get_current()
         context.enable_progress_bars = False
         # One block per micro-batch: a block larger than one byte is never merged with the next.
@@ -107,8 +113,20 @@ class StreamStart:
         if self.elastic:
             dataset: Dataset = ray.data.read_datasource(source, num_cpus=0, concurrency=max(2, world_size))
         else:
-            dataset = ray.data.read_datasource(source, num_cpus=self.spec.data.cpus_per_read_task)
+            dataset = ray.data.read_datasource(source, num_cpus=self.spec.data.cpus_per_read_task, concurrency=num_tasks)
         return dataset
+
+
+def tasks_at_once(num_cpus: float, training: Sequence[float]) -> int:
+    """Read tasks that each training stream may run, so that a split that is scored gets a task too.
+
+    While rows are scored nobody takes the training streams' batches. Once these fill what they may of the object store, their tasks
+    wait and keep their CPUs: were those all there are, the scored split would never be read.
+
+    Args:
+        num_cpus: left by the workers. training: CPUs of a read task of each training stream.
+    """
+    return max(1, int((num_cpus - max(training)) / sum(training) + 1e-9))
 
 
 class StreamDataConfig(DataConfig):
@@ -118,8 +136,9 @@ class StreamDataConfig(DataConfig):
     becomes a data set here, where the number of workers is known: elastic groups differ in it.
     """
 
-    def __init__(self, deterministic: bool) -> None:
+    def __init__(self, deterministic: bool, cpus_per_worker: float = 0.0) -> None:
         super().__init__(execution_options=ExecutionOptions(preserve_order=deterministic))
+        self._cpus_per_worker = cpus_per_worker
 
     def configure(
         self,
@@ -130,9 +149,11 @@ class StreamDataConfig(DataConfig):
         **kwargs: Any,
     ) -> list[dict[str, DataIterator]]:
         shards: list[dict[str, DataIterator]] = [{} for _ in range(world_size)]
+        training = [start.spec.data.cpus_per_read_task for start in datasets.values() if start.spec.is_trained]
+        left = ray.cluster_resources().get("CPU", 0.0) - world_size * self._cpus_per_worker
         for name, start in datasets.items():
             assert isinstance(start, StreamStart)
-            dataset = start.dataset(world_size)
+            dataset = start.dataset(world_size, tasks_at_once(left, training) if start.spec.is_trained else None)
             dataset.context.execution_options = self._resolve_execution_options(name)
             for rank, split in enumerate(dataset.streaming_split(world_size, equal=False)):
                 shards[rank][name] = split

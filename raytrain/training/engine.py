@@ -54,7 +54,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
         ),
         datasets=resumed  # type: ignore[arg-type]
         | {spec.name: stream_start(spec, None, scaling.elastic) for spec in scored},
-        dataset_config=StreamDataConfig(job.training.deterministic),
+        dataset_config=StreamDataConfig(job.training.deterministic, scaling.cpus_per_worker),
         run_config=RunConfig(
             # Ray resumes a name that exists, from its own records; what counts is ours, so every launch has a name of its own.
             name=f"launch-{owner}",
