@@ -150,7 +150,8 @@ class StreamDataConfig(DataConfig):
     ) -> list[dict[str, DataIterator]]:
         shards: list[dict[str, DataIterator]] = [{} for _ in range(world_size)]
         training = [start.spec.data.cpus_per_read_task for start in datasets.values() if start.spec.is_trained]
-        left = ray.cluster_resources().get("CPU", 0.0) - world_size * self._cpus_per_worker
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        left = there.get("CPU", 0.0) - world_size * self._cpus_per_worker
         for name, start in datasets.items():
             assert isinstance(start, StreamStart)
             dataset = start.dataset(world_size, tasks_at_once(left, training) if start.spec.is_trained else None)
