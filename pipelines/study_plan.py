@@ -19,7 +19,8 @@ from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.data.contract import Contract, load_contract
 from raytrain.errors import ConfigError
 from raytrain.metrics.bootstrap import ComparedMetric
-from raytrain.settings import Section, nearest, parse_yaml, with_overrides
+from raytrain.run import RESUME_KEYS
+from raytrain.settings import Section, flat_keys, nearest, parse_yaml, with_overrides
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -166,7 +167,7 @@ class Cell:
     seed: int
     job: JobConfig
     key: str
-    """Hash of what the outcome depends on: the resolved job without ``run``, and the data set's content."""
+    """Hash of what the outcome depends on: the resolved job without what only says how it is run, and the data set's content."""
     domain: str
     """The target domain, whose test split is compared."""
 
@@ -264,7 +265,7 @@ class _CellMaker:
             self._contracts[job.data.path] = load_contract(job.data.path)
             check_metrics(self._metrics, self._contracts[job.data.path], job.data.path)
         contract = self._contracts[job.data.path]
-        return Cell(name, seed, job, _key(job, contract), contract.target)
+        return Cell(name, seed, job, cell_key(job, contract), contract.target)
 
 
 def _job(values: Mapping[str, Any], overrides: Sequence[str], seed: int, origin: str) -> JobConfig:
@@ -277,8 +278,12 @@ def _job(values: Mapping[str, Any], overrides: Sequence[str], seed: int, origin:
     return JobConfig.parse(with_overrides(values, (*overrides, f"seed={seed}")), origin)
 
 
-def _key(job: JobConfig, contract: Contract) -> str:
-    described = {"job": job.model_dump(mode="json", exclude={"run"}), "data": contract.content_hash}
+def cell_key(job: JobConfig, contract: Contract) -> str:
+    """16 hexadecimal digits; see ``Cell.key``."""
+    flat = flat_keys(job.model_dump(mode="json", exclude={"run"}))
+    # Of what a resumed run may change, only the number of workers is what an arm may be about.
+    watched = [key for key in RESUME_KEYS if key != "scaling"]
+    described = {"job": {key: value for key, value in flat.items() if key not in watched}, "data": contract.content_hash}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.study_plan import Study, cells_of, load_study, pairs_of, preset_of, variants_of
+from pipelines.study_plan import Study, cell_key, cells_of, load_study, pairs_of, preset_of, variants_of
 from raytrain.config import JobConfig
+from raytrain.data.contract import load_contract
 from raytrain.errors import ConfigError
 from raytrain.settings import parse_yaml
 from tests.pipelines.fake_ltv_runs import EUROS
@@ -67,6 +68,40 @@ def test_base_is_a_file_seen_from_the_study(tmp_path: Path) -> None:
     path = write_study(tmp_path, base="job.yaml")
     study, _ = load_study(path)
     assert {cell.job.data.batch_size for cell in cells_of(study, preset_of(study, "quick"), (), path)} == {77}
+
+
+@pytest.mark.parametrize(
+    ("override", "is_another"),
+    [
+        ("training.keep_checkpoints=7", False),
+        ("data.prefetch_batches=2", False),
+        ("run.name=elsewhere", False),
+        ("scaling.num_workers=2", True),
+        ("training.epochs=7", True),
+        ("data.batch_size=5", True),
+    ],
+    ids=["checkpoints kept", "prefetch", "name", "workers", "epochs", "batch"],
+)
+def test_a_cell_is_another_one_only_where_its_figures_may_be(tmp_path: Path, override: str, is_another: bool) -> None:
+    path = write_study(tmp_path)
+    study, _ = load_study(path)
+    cell = cells_of(study, preset_of(study, "quick"), (), path)[0]
+    key, value = override.split("=")
+    section, name = key.split(".")
+    changed = cell.job.model_copy(
+        update={section: getattr(cell.job, section).model_copy(update={name: int(value) if value.isdigit() else value})}
+    )
+    contract = load_contract(cell.job.data.path)
+    assert (cell_key(changed, contract) != cell.key) == is_another
+
+
+def test_moved_data_is_the_same_data(tmp_path: Path) -> None:
+    path = write_study(tmp_path)
+    study, _ = load_study(path)
+    cell = cells_of(study, preset_of(study, "quick"), (), path)[0]
+    (tmp_path / "moved").symlink_to(Path(cell.job.data.path).resolve())
+    moved = cells_of(study, preset_of(study, "quick"), (f"data.path={tmp_path / 'moved'}",), path)[0]
+    assert moved.key == cell.key
 
 
 def test_a_key_belongs_to_the_study_or_to_the_job_and_never_to_both() -> None:
