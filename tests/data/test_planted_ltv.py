@@ -12,7 +12,7 @@ from raytrain.data.contract import load_contract
 from raytrain.data.manifest import check_labels
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.planted_ltv import TRUTH_FILE, PlantedLtvSpec, generate_planted_ltv
-from raytrain.data.planted_ltv.rows import DAY_S, DOMAINS, HORIZON_DAYS, draw_split, slice_roles
+from raytrain.data.planted_ltv.rows import DAY_S, DENSE_SHIFT, DOMAINS, HORIZON_DAYS, draw_split, slice_roles
 from raytrain.data.planted_ltv.rule import PRICES, Rule, draw_labels, expected_amount, pay_probability
 from raytrain.errors import ConfigError, DataError
 from raytrain.metrics.auc import auc
@@ -165,7 +165,7 @@ def test_shifted_covariates_hide_the_rule_and_keep_the_labels():
     unharmed = drawn(spec_with(**spec.model_dump() | {"harmful_share": 0.0}))
     assert abs(spearman(rows["expected"], rows["label"])) < 0.2
     assert rows["label"].mean() == pytest.approx(unharmed["label"].mean(), rel=0.1)
-    assert rows["dense_1"].mean() == pytest.approx(1, abs=0.05)
+    assert rows["dense_1"].mean() == pytest.approx(DENSE_SHIFT, abs=0.05)
     assert set(rows["item"]) == set(range(1, 61))
 
 
