@@ -115,6 +115,12 @@ class GainSection(Section):
         # accepted rows that have converged together pull against each other.
         return -0.1 if self.reference == "held_out" else -0.3
 
+    @property
+    def falling_steps(self) -> int:
+        """Joint steps in which the threshold lies above tau."""
+        falls = self.first_tau is not None or (self.estimator == "ledger" and self.reference == "held_out")
+        return self.tau_steps if falls else 0
+
     def threshold_at(self, step: float) -> float:
         """Lowest gain that is accepted at 0-based joint ``step``.
 
@@ -163,3 +169,8 @@ class AdsnetModel(BackboneModel):
     """Steps in which the vanilla network alone learns, before the gain network starts as its copy."""
     external_weight: NonNegativeFloat = 1.0
     """Of the external rows' mean loss beside the internal rows', when all are accepted."""
+
+    @property
+    def preparation_steps(self) -> int:
+        """Steps until the ledger judges by tau: what comes out earlier has learnt from few external rows, whatever they are worth."""
+        return self.warmup_steps + self.gain.falling_steps

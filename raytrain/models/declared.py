@@ -148,7 +148,10 @@ def check_features(contract: Contract, skipped: tuple[str, ...], queries_item: b
     names = [feature.name for feature in contract.features]
     for name in skipped:
         if name not in names:
-            raise ContractError(f"model.skip_features has to name features of the data set. Received: {name}. {nearest(name, names)}")
+            raise ContractError(
+                f"model.skip_features has to name features of the data set. Received: {name}. {nearest(name, names)} "
+                "'model.skip_features=[]' skips none."
+            )
     if not set(names) - set(skipped):
         raise ContractError(
             f"A model has to have a feature left. Received: features {names}, model.skip_features={list(skipped)}. Skip fewer."

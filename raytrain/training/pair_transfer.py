@@ -80,8 +80,8 @@ class PairTransfer:
         return loss, self._logs(output, batch, accepted, totals)
 
     def counts(self, step: int) -> bool:
-        """The vanilla network's warmup is none of the pair's, unless there is nothing beside it to learn from."""
-        return step > self._model.warmup_steps or not self._has_external
+        """Neither the vanilla network's warmup nor a ledger that has let in next to nothing yet, unless there is nothing to let in."""
+        return step > self._model.preparation_steps or not self._has_external
 
     def clipped(self) -> list[list[nn.Parameter]]:
         """One norm over both networks would let external rows shorten the vanilla network's step."""
@@ -146,7 +146,7 @@ class PairTransfer:
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
                 f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below "
-                f"{report.threshold:.2f}: {named}{more}. {self._what_follows()}"
+                f"{self._model.gain.threshold:g}: {named}{more}. {self._what_follows()}"
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:
@@ -165,7 +165,7 @@ class PairTransfer:
 
     def _hurting(self, report: LedgerReport) -> Tensor:
         """bool [S]: slices seen often enough whose gain is below the threshold."""
-        return (report.volume >= self._model.gain.min_rows) & (report.gain < report.threshold)
+        return (report.volume >= self._model.gain.min_rows) & (report.gain < self._model.gain.threshold)
 
     @torch.no_grad()
     def _start(self) -> None:

@@ -38,15 +38,15 @@ def training_specs(job: JobConfig, contract: Contract, histories: tuple[str, ...
 def _check_preparation(job: JobConfig, num_steps: int) -> None:
     """Raises ConfigError where every step would go to what comes before training proper."""
     if isinstance(job.model, AdsnetModel) and job.data.source_batch_size:
-        stage, num_before = "warmup_steps", job.model.warmup_steps
+        falling = job.model.gain.falling_steps
+        what = f"model.warmup_steps={job.model.warmup_steps}" + (f" + model.gain.tau_steps={falling}" if falling else "")
     elif isinstance(job.model, LtvModel | CdafModel):
-        stage, num_before = "pretrain_steps", job.model.preparation_steps
+        what = f"model.pretrain_steps={job.model.preparation_steps}"
     else:
         return
-    if num_before >= num_steps:
+    if job.model.preparation_steps >= num_steps:
         raise ConfigError(
-            f"The stage before joint training, or before that on internal rows, has to leave steps to it. Received: model.{stage}="
-            f"{num_before} of {num_steps} steps. Lower it, or raise training.epochs."
+            f"Steps have to be left when preparation is over. Received: {what} of {num_steps} steps. Lower it, or raise training.epochs."
         )
 
 
