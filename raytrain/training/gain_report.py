@@ -31,7 +31,8 @@ def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> 
     records = records[::-1][:: ceil(len(records) / MAX_POINTS)][::-1]
     threshold = last["threshold"]
     axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    axes.axhline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}")
+    points = [(record["step"] / steps_per_epoch, record["threshold"]) for record in records]
+    axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label=f"threshold, {threshold:.3g} at the end")
     labels = {True: "let in", False: "left out"}
     gains = [dict(zip(record["slice"], record["gain"], strict=True)) for record in records]
     for number, weight in zip(last["slice"], last["weight"], strict=True):
