@@ -166,7 +166,9 @@ def _table(domain: str, result: Mapping[str, Any], baselines: Sequence[Mapping[s
     """This run and the baselines, best in the first metric first; a baseline scored on other rows competes for nothing."""
     titles = _titles(result["test"][domain])
     headline = next(iter(titles))
-    shown = [(result, True, ""), *((other, False, _mismatch(other, result, domain)) for other in baselines)]
+    shown: list[tuple[Mapping[str, Any], bool, str]] = [(result, True, "")]
+    shown += [(other, False, "") for other in _vanilla(result["test"][domain], domain)]
+    shown += [(other, False, _mismatch(other, result, domain)) for other in baselines]
     scores = [other["test"].get(domain, {}) for other, _, _ in shown]
     comparable = [not note for _, _, note in shown]
     best = {
@@ -181,6 +183,12 @@ def _table(domain: str, result: Mapping[str, Any], baselines: Sequence[Mapping[s
         )
     rows.sort(key=lambda row: row["order"])
     return {"domain": domain, "columns": [*titles.values(), "Rows"], "rows": rows}
+
+
+def _vanilla(metrics: Mapping[str, float], domain: str) -> list[dict[str, Any]]:
+    """ADSNet's other network as if it were a baseline: what external rows have not touched since the last alignment."""
+    own = {name.removeprefix("vanilla_"): value for name, value in metrics.items() if name.startswith("vanilla_")}
+    return [{"model": "its vanilla network", "test": {domain: own | {"num_rows": metrics["num_rows"]}}}] if own else []
 
 
 def _descending(value: float | None) -> float:

@@ -234,13 +234,15 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
         found.append(ledger(step))
     baselines = [result("spend", amounts(0.79, 1.02))]
     logs = {"gain": last_ledger([ledger(200), ledger(300)]) | {"name": ["Gift <bags>", None]}}
-    text, parsed = page(tmp_path, result("adsnet", amounts(0.81), **steps(), model_logs=logs), found, baselines)
+    metrics = amounts(0.81) | {"vanilla_norm_gini": 0.78, "vanilla_total_ratio": 0.95}
+    text, parsed = page(tmp_path, result("adsnet", metrics, **steps(), model_logs=logs), found, baselines)
     for title in ("Loss", "Validation Gini and Spearman", "Gain by slice", "External rows let in"):
         assert f"<figcaption>{title}<" in text
     assert "step 200, Gini 0.8000, Spearman 0.5000" in text
     assert "In Gini that is 0.0200 ahead of the best baseline, spend" in text
     assert "Its predictions add up to 90.0% of what was paid" in text
     assert parsed.row_of("adsnet")[1:3] == ["0.8100", "0.5000"]
+    assert parsed.row_of("its vanilla network")[1:3] == ["0.7800", "\u2013"]
     assert parsed.best[0] == "0.8100"
     assert "1.0200" in parsed.best
     assert parsed.row_of("Gift <bags> (3)") == ["Gift <bags> (3)", "-0.500", "300", "3%", "0%", "\u2717 left out"]
