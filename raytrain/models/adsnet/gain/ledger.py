@@ -53,6 +53,8 @@ class GainLedger:
         self._state["reference"] = torch.zeros(2, dtype=torch.float64, device=device)
         """Decayed sums of the gain of held-out internal rows, and of their weight"""
         self._state["num_updates"] = torch.zeros((), dtype=torch.float64)
+        self._state["decided_by"] = torch.zeros((), dtype=torch.float64, device=device)
+        """The threshold that the latest step's slices were let in by: what they are changes it for the next"""
         self._state["let_in"] = zeros.clone()
         """[S], what the slices' rows counted at the latest step"""
 
@@ -99,7 +101,8 @@ class GainLedger:
         state["fold_gain"] = kept_long * state["fold_gain"] + gain
         state["fold_rows"] = kept_long * state["fold_rows"] + rows
         state["volume"] = state["volume"] + by_slice[4]
-        state["let_in"] = self._decide()
+        state["decided_by"] = self.threshold()
+        state["let_in"] = self._decide(state["decided_by"])
 
     def scale(self) -> Tensor:
         """What an internal row's gain is divided by, a scalar above 0: the mean size of internal rows' gains; 1 if gains are losses.
@@ -123,7 +126,7 @@ class GainLedger:
         return self._state["let_in"].clone()
 
     def threshold(self) -> Tensor:
-        """Lowest gain that is accepted at the step of the latest update, a scalar.
+        """Lowest gain to be accepted beside what is let in now, a scalar.
 
         tau below 0, or below the mean of what is let in where that gains more: a few hundred held-out rows may lie off by luck, but
         slices that are alike lie together.
@@ -136,9 +139,9 @@ class GainLedger:
         lift = torch.where(rows > 0, gain / rows.clamp(min=1e-30), 0.0).clamp(min=0.0)
         return (self._section.threshold + lift).clamp(min=first)
 
-    def _decide(self) -> Tensor:
+    def _decide(self, threshold: Tensor) -> Tensor:
         judged = (self._state["volume"] >= self._section.min_rows) & (self._state["rows"] > 0)
-        return torch.where(judged, acceptance(self.gains(), self._section, self.threshold()), 0.0)
+        return torch.where(judged, acceptance(self.gains(), self._section, threshold), 0.0)
 
     def add_accepted(self, accepted: Tensor) -> None:
         """``accepted`` [S]: weight of all ranks' rows let in at this step."""
@@ -150,7 +153,7 @@ class GainLedger:
 
     def report(self) -> LedgerReport:
         state = self._state
-        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights(), float(self.threshold()))
+        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights(), float(state["decided_by"]))
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._state)
