@@ -3,12 +3,14 @@
 Layout beside it::
 
     samples/<domain>/<split>/bucket-00003.parquet    one row a sample, ordered by (time, user, item)
+    samples/<domain>/2017-05-03/bucket-00003.parquet    the same of a data set that is kept by day (UTC) instead of by split
     histories/<domain>/bucket-00003.parquet          one row a user, its events in time order
 
 Ids are dense integers: 0 stands for "unknown" and pads sequences, 1..num_rows-1 are values of the vocabulary (or hash
 buckets). Bucket k of the samples and of every domain's histories holds the same users.
 """
 
+from datetime import date
 from typing import Literal, Self
 
 import yaml
@@ -92,7 +94,9 @@ class Split(Section):
 
 class Domain(Section):
     role: Literal["target", "source"]
-    splits: dict[str, Split]
+    splits: dict[str, Split] = {}
+    days: dict[str, Split] = {}
+    """ISO date (UTC) -> its rows, where the data set is kept by day: what a day's training reads is then a span of days."""
     history: History | None = None
 
 
@@ -217,6 +221,11 @@ def _problems(contract: Contract) -> list[str]:
                 f"A slice that is no feature has to have a table of its name. Received: slice={contract.slice}. Declare it under tables."
             )
     for name, domain in contract.domains.items():
+        if domain.splits and domain.days:
+            found.append(f"Rows are kept by split or by day. Received: domain {name} with both. Prepare the data set again.")
+        found += [
+            f"A day is a date. Received: {day} in domain {name}. Prepare the data set again." for day in domain.days if not _is_day(day)
+        ]
         if domain.history is not None and domain.history.table not in contract.tables:
             found.append(f"The history of {name} has to name a table. Received: {domain.history.table}. Declare it under tables.")
         if domain.role == "source" and PROBE in domain.splits:
@@ -230,3 +239,10 @@ def _problems(contract: Contract) -> list[str]:
                 "Check the label column, or drop the domain."
             )
     return found
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
