@@ -17,6 +17,9 @@ from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.online_retail import OnlineRetailRecipe
 from pipelines.recipes.parquet import ParquetRecipe
 from pipelines.recipes.planted import PlantedRecipe
+from pipelines.recipes.planted_drift import PlantedDriftRecipe
+from pipelines.recipes.planted_drift_figures import PlantedDriftFigures
+from pipelines.recipes.planted_drift_figures import measure as measure_drift
 from pipelines.recipes.planted_figures import FIGURES_FILE, PlantedFigures, measure
 from pipelines.recipes.planted_ltv import PlantedLtvRecipe
 from pipelines.recipes.planted_ltv_figures import PlantedLtvFigures
@@ -25,6 +28,7 @@ from pipelines.recipes.synthetic import SyntheticRecipe
 from raytrain.config import check_kind, read_text
 from raytrain.data.contract import Contract
 from raytrain.data.planted import generate_planted
+from raytrain.data.planted_drift import Rule, write_truth
 from raytrain.data.planted_ltv import generate_planted_ltv
 from raytrain.data.prepare.as_of import AsOfOptions
 from raytrain.data.prepare.job import PrepareOptions, prepare_events
@@ -39,6 +43,7 @@ RecipeSection = Annotated[
     | MovieLensRecipe
     | OnlineRetailRecipe
     | ParquetRecipe
+    | PlantedDriftRecipe
     | PlantedLtvRecipe
     | PlantedRecipe
     | SyntheticRecipe,
@@ -118,10 +123,14 @@ def prepare(config: PrepareConfig, say: Callable[[str], None] = typer.echo) -> C
         say(config.recipe.notice)
     layout = Layout(config.row_group_rows, config.row_group_events)
     options = PrepareOptions(config.num_buckets or NUM_BUCKETS, layout, config.num_cpus, config.as_of, config.probe_share)
-    return prepare_events(config.recipe.stage, config.output, options, say)
+    contract = prepare_events(config.recipe.stage, config.output, options, say)
+    if isinstance(config.recipe, PlantedDriftRecipe):
+        write_truth(Rule.of(config.recipe), config.output)
+        _keep_figures(config.output, measure_drift(config.recipe, config.output), say)
+    return contract
 
 
-def _keep_figures(output: str, figures: PlantedFigures | PlantedLtvFigures, say: Callable[[str], None]) -> None:
+def _keep_figures(output: str, figures: PlantedDriftFigures | PlantedFigures | PlantedLtvFigures, say: Callable[[str], None]) -> None:
     Storage(output).write_text(FIGURES_FILE, json.dumps(figures.to_json(), indent=2) + "\n")
     for line in figures.lines():
         say(line)
