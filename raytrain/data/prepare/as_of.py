@@ -6,6 +6,7 @@ biases of users and items. Rows, their order, row groups and files stay as they 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -41,10 +42,10 @@ class AsOfOptions(Section):
 
 @dataclass(frozen=True)
 class _File:
-    """One bucket of a split, and where its rows stand among all."""
+    """One bucket of a split or of a day, and where its rows stand among all."""
 
     domain: str
-    split: str
+    part: str
     name: str
     groups: tuple[tuple[int, int], ...]
     """(first row, one past the last) of every row group"""
@@ -61,10 +62,10 @@ def check_as_of(spec: EventSpec, num_rows: int, options: AsOfOptions) -> None:
         DataError: a feature has a name that begins as those of the as-of columns do.
         ResourceError: the columns would need more than ``options.max_memory_mib``.
     """
-    if spec.split.column is not None or spec.in_history is not None:
+    if spec.split.marks_samples or spec.in_history is not None:
         raise DataError(
             "As-of features take every sample for an event of its time, and every event for a sample. "
-            f"Received: split.column={spec.split.column}, in_history={spec.in_history}. Set as_of=null."
+            f"Received: split.column={spec.split.column}, split.sample={spec.split.sample}, in_history={spec.in_history}. Set as_of=null."
         )
     taken = [feature.name for feature in spec.features if feature.name.startswith(PREFIX)]
     if taken:
@@ -73,21 +74,21 @@ def check_as_of(spec: EventSpec, num_rows: int, options: AsOfOptions) -> None:
     check_memory(2 * num_rows, row_bytes, options.max_memory_mib, "as_of.max_memory_mib", "set as_of=null")
 
 
-def add_as_of(contract: Contract, storage: Storage, options: AsOfOptions) -> Contract:
-    """Computes the columns of every split of every domain and writes each sample file again with them.
+def add_as_of(contract: Contract, storage: Storage, options: AsOfOptions, known_until: date | None = None) -> Contract:
+    """Computes the columns of every split, or day, of every domain and writes each sample file again with them.
 
     To be called before the contract is written: until then nobody takes the directory for a data set, however far this came.
 
     Returns:
-        ``contract`` with a dense feature for every column that varies, its mean and std taken over the target's training rows,
-        and a content hash that covers them.
+        ``contract`` with a dense feature for every column that varies, its mean and std taken over the target's training rows (by
+        day: the rows of days before ``known_until``, or of all), and a content hash that covers them.
     """
     files: list[_File] = []
     tables = []
-    for domain, split, name in _sample_files(contract):
+    for domain, part, name in _sample_files(contract):
         groups, table = _read(storage, name)
         first = files[-1].rows.stop if files else 0
-        files.append(_File(domain, split, name, groups, slice(first, first + table.num_rows)))
+        files.append(_File(domain, part, name, groups, slice(first, first + table.num_rows)))
         tables.append(table)
     rows = Frame(pa.concat_tables(tables).combine_chunks(), num_quarantined=0)
     del tables
@@ -96,7 +97,9 @@ def add_as_of(contract: Contract, storage: Storage, options: AsOfOptions) -> Con
     plain = contract.model_copy(update={"features": tuple(feature for feature in contract.features if feature.kind != "dense")})
     built = build_features(plain, known, rows, options.prior_rows)
     names, values = contrasts(built.names, built.values)
-    train = [file.rows for file in files if (file.domain, file.split) == (contract.target, "train")]
+    days = contract.domains[contract.target].days
+    seen = {"train", *(day for day in days if known_until is None or date.fromisoformat(day) < known_until)}
+    train = [file.rows for file in files if file.domain == contract.target and file.part in seen]
     features = as_of_features(names, np.concatenate([values[part] for part in train]))
     digests = []
     for file in files:
@@ -144,11 +147,11 @@ def feature_name(column: str) -> str:
 
 
 def _sample_files(contract: Contract) -> Iterator[tuple[str, str, str]]:
-    """(domain, split, file) of every bucket."""
+    """(domain, split or day, file) of every bucket."""
     for domain, described in contract.domains.items():
-        for split, part in described.splits.items():
+        for name, part in (described.splits or described.days).items():
             for bucket in range(contract.num_buckets):
-                yield domain, split, bucket_file(part.path, bucket)
+                yield domain, name, bucket_file(part.path, bucket)
 
 
 def _read(storage: Storage, name: str) -> tuple[tuple[tuple[int, int], ...], pa.Table]:

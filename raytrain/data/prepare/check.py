@@ -142,6 +142,8 @@ def _uses(spec: EventSpec, domain: str) -> Iterator[tuple[str, str, Callable[[pa
         yield "label.currency_column", spec.label.currency_column, lambda kind: _is_string(_inner(kind)), "a string"
     if spec.split.column is not None:
         yield "split.column", spec.split.column, lambda kind: _is_string(_inner(kind)), "a string"
+    if spec.split.sample is not None:
+        yield "split.sample", spec.split.sample, pa.types.is_boolean, "a boolean"
     if spec.in_history is not None:
         yield "in_history", spec.in_history, pa.types.is_boolean, "a boolean"
     for feature in (feature for feature in spec.encoded_features if feature.name not in spec.domains[domain].absent):

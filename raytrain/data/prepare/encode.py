@@ -41,7 +41,7 @@ def partial_schema(spec: EventSpec) -> pa.Schema:
     fields = [(USER, pa.int32()), (ITEM, pa.int32()), (TIME, pa.int64()), (LABEL, pa.float32())]
     fields += [(feature.name, types[feature.kind]) for feature in spec.encoded_features]
     fields += [(SIDE_PREFIX + side.name, pa.int8()) for side in spec.side_columns]
-    fields += [(USE_SPLIT, pa.int8())] if spec.split.column is not None else []
+    fields += [(USE_SPLIT, pa.int8())] if spec.split.marks_samples else []
     fields += [(USE_HISTORY, pa.int8())] if spec.in_history is not None else []
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 

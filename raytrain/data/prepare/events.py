@@ -29,7 +29,7 @@ class Events:
     label: npt.NDArray[np.float32]
     """[N]; once the scan has passed 0 or 1, or an amount"""
     split: npt.NDArray[np.int8] | None
-    """[N] index into ``SPLITS`` or ``NO_SPLIT``; None where times decide"""
+    """[N] index into ``SPLITS``, or 0 for any sample of rows kept by day, or ``NO_SPLIT``; None where times decide"""
     in_history: npt.NDArray[np.bool_] | None
     """[N]; None where every row is"""
     block: pa.Table
@@ -54,8 +54,10 @@ def clean(block: pa.Table, spec: EventSpec) -> tuple[Events, Counter[str]]:
     item = id_values(block[spec.keys.item.column])
     time, no_time = _seconds(block[spec.keys.time.column], spec.keys.time)
     label, no_label, nan_label = _labels(block[spec.label.column], spec.label)
-    split = None if spec.split.column is None else _splits(block[spec.split.column])
-    in_history = None if spec.in_history is None else np.asarray(pc.fill_null(_one_chunk(block[spec.in_history]), False))
+    split = _splits(block[spec.split.column]) if spec.split.column is not None else None
+    if spec.split.sample is not None:
+        split = np.where(_is_true(block[spec.split.sample]), 0, NO_SPLIT).astype(np.int8)
+    in_history = None if spec.in_history is None else _is_true(block[spec.in_history])
     reasons = {
         "null user": _is_null(user),
         "user out of range": _out_of_range(user, spec.keys.user),
@@ -124,6 +126,11 @@ def side_codes(column: pa.ChunkedArray, num_values: int) -> npt.NDArray[np.int8]
 
 def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _is_true(column: pa.ChunkedArray) -> Any:
+    """[N], false for null"""
+    return np.asarray(pc.fill_null(_one_chunk(column), False))
 
 
 def _is_null(array: pa.Array) -> Any:

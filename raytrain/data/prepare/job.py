@@ -15,14 +15,15 @@ from raytrain.data.contract import PROBE, Contract, save_contract
 from raytrain.data.prepare.as_of import AsOfOptions, add_as_of, check_as_of
 from raytrain.data.prepare.blocks import BlockRef, map_blocks
 from raytrain.data.prepare.check import EventFiles, check_events
+from raytrain.data.prepare.days import Days
 from raytrain.data.prepare.encode import BlockParts, encode_block
 from raytrain.data.prepare.events import add_absent
 from raytrain.data.prepare.output import SCRATCH, SUMMARY_FILE, claim, clear, delete_directory, keep_apart, make_directory, write_vocabulary
-from raytrain.data.prepare.result import EncodedDomain, build_contract, dropped_rows, summary
+from raytrain.data.prepare.result import EncodedDomain, build_contract, cut_in_words, dropped_rows, rows_in_words, summary
 from raytrain.data.prepare.scan import Cut, Scan, scan_block
 from raytrain.data.prepare.session import Progress, ray_session
 from raytrain.data.prepare.spec import EventSpec
-from raytrain.data.prepare.write import Bucket, Layout, history_path, sample_path, splits_of, write_bucket
+from raytrain.data.prepare.write import Bucket, Layout, history_path, parts_of, sample_path, write_bucket
 from raytrain.errors import DataError
 from raytrain.storage import Storage
 
@@ -37,7 +38,7 @@ class PrepareOptions:
     as_of: AsOfOptions | None = None
     """Adds the as-of columns as dense features; null adds none."""
     probe_share: float = 0.0
-    """Share of the target's users whose training rows become the split ``probe``."""
+    """Share of the target's users whose training rows become the split ``probe``; 0 of rows that are kept by day."""
 
 
 def prepare_events(stage: Callable[[Storage], EventSpec], output: str, options: PrepareOptions, say: Callable[[str], None]) -> Contract:
@@ -59,6 +60,10 @@ def prepare_events(stage: Callable[[Storage], EventSpec], output: str, options: 
     try:
         make_directory(scratch, "")
         spec = stage(scratch)
+        if spec.split.by_day and options.probe_share:
+            raise DataError(
+                f"A probe split is cut from a training split. Received: probe_share={options.probe_share}, split.by_day=True. Set it to 0."
+            )
         progress.done(f"{spec.dataset}: events ready")
         files = check_events(spec)
         keep_apart(storage, _blocks(files))
@@ -77,8 +82,7 @@ def _prepare(
     scan = _scan(spec, files)
     scan.check()
     cut, vocabularies = scan.cut(), scan.vocabularies()
-    by = f"valid from {cut.valid_time}, test from {cut.test_time} (Unix s)" if cut else f"split by column {spec.split.column}"
-    progress.done(f"scanned: {dropped_rows(scan)}; {by}")
+    progress.done(f"scanned: {dropped_rows(scan)}; {cut_in_words(cut, spec)}")
 
     if options.as_of is not None:
         check_as_of(spec, scan.num_rows.total() - sum(dropped.total() for dropped in scan.dropped.values()), options.as_of)
@@ -92,10 +96,9 @@ def _prepare(
     buckets = _write_domains(spec, cut, encoded, storage, scratch, options)
     contract = build_contract(spec, table_rows, encoded, buckets, options.num_buckets)
     _check_probe(contract, options.probe_share)
-    written = (" ".join(f"{name} {split.num_rows:,}" for name, split in domain.splits.items()) for domain in contract.domains.values())
-    progress.done("wrote: " + ", ".join(f"{name} {rows}" for name, rows in zip(contract.domains, written, strict=True)))
+    progress.done("wrote: " + ", ".join(f"{name} {rows_in_words(domain)}" for name, domain in contract.domains.items()))
     if options.as_of is not None:
-        contract = add_as_of(contract, storage, options.as_of)
+        contract = add_as_of(contract, storage, options.as_of, spec.split.known_until)
         progress.done(f"as-of features: {sum(feature.as_of for feature in contract.features)} columns beside every sample")
     storage.write_text(SUMMARY_FILE, json.dumps(summary(spec, scan, encoded, cut, contract), indent=2) + "\n")
     save_contract(contract, storage.uri)
@@ -150,8 +153,8 @@ def _partials(domain: str) -> str:
 
 def _key_columns(spec: EventSpec) -> set[str]:
     """What ``clean`` reads."""
-    names = (spec.keys.user.column, spec.keys.item.column, spec.keys.time.column, spec.label.column, spec.split.column, spec.in_history)
-    return {name for name in names if name is not None}
+    names = [spec.keys.user.column, spec.keys.item.column, spec.keys.time.column, spec.label.column]
+    return {*names, *(name for name in (spec.split.column, spec.split.sample, spec.in_history) if name is not None)}
 
 
 def _blocks(files: dict[str, EventFiles]) -> list[BlockRef]:
@@ -159,14 +162,14 @@ def _blocks(files: dict[str, EventFiles]) -> list[BlockRef]:
 
 
 def _write_domains(
-    spec: EventSpec, cut: Cut | None, encoded: dict[str, EncodedDomain], storage: Storage, scratch: Storage, options: PrepareOptions
+    spec: EventSpec, cut: Cut | Days | None, encoded: dict[str, EncodedDomain], storage: Storage, scratch: Storage, options: PrepareOptions
 ) -> dict[str, list[Bucket]]:
     # Ray's own types stop at ten arguments.
     write: Any = ray.remote(num_cpus=1)(write_bucket)
     shared_spec = ray.put(spec)
     running = {}
     for domain, parts in encoded.items():
-        for folder in (history_path(domain), *(sample_path(domain, split) for split in splits_of(domain, spec, options.probe_share))):
+        for folder in (history_path(domain), *(sample_path(domain, part) for part in parts_of(domain, spec, cut, options.probe_share))):
             make_directory(storage, folder)
         partial_files = ray.put(sorted(parts.files))
         running[domain] = [

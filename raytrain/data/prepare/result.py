@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raytrain.data.contract import Contract, Domain, Feature, History, Overlap, SideInformation, Split, Table
+from raytrain.data.prepare.days import Days
 from raytrain.data.prepare.encode import BlockParts
 from raytrain.data.prepare.fingerprint import combined_digest
 from raytrain.data.prepare.scan import Cut, Scan
@@ -69,7 +70,8 @@ def build_contract(
         domains={
             name: Domain(
                 role=domain.role,
-                splits={split: _split(name, split, buckets[name]) for split in buckets[name][0].splits},
+                splits={} if spec.split.by_day else _samples(name, buckets[name]),
+                days=_samples(name, buckets[name]) if spec.split.by_day else {},
                 history=History(
                     path=history_path(name),
                     table=ITEM,
@@ -92,17 +94,18 @@ def build_contract(
     )
 
 
-def summary(spec: EventSpec, scan: Scan, encoded: dict[str, EncodedDomain], cut: Cut | None, contract: Contract) -> dict[str, Any]:
-    """What prepared.json holds: rows in, out and dropped by reason; values that became id 0; the cut (null: a column splits)."""
+def summary(spec: EventSpec, scan: Scan, encoded: dict[str, EncodedDomain], cut: Cut | Days | None, contract: Contract) -> dict[str, Any]:
+    """What prepared.json holds: rows in, out and dropped by reason; values that became id 0; the cut (null: a column or days split)."""
     return {
         "state": "finished",
         "content_hash": contract.content_hash,
-        "valid_from_time": cut.valid_time if cut else None,
-        "test_from_time": cut.test_time if cut else None,
+        "valid_from_time": cut.valid_time if isinstance(cut, Cut) else None,
+        "test_from_time": cut.test_time if isinstance(cut, Cut) else None,
+        "known_until_time": cut.known_until if isinstance(cut, Days) else None,
         "domains": {
             name: {
                 "rows_in": scan.num_rows[name],
-                "rows_out": sum(split.num_rows for split in contract.domains[name].splits.values()),
+                "rows_out": sum(part.num_rows for part in samples_of(contract.domains[name]).values()),
                 "dropped": dict(sorted(scan.dropped[name].items())),
                 "unknown_values": dict(sorted(encoded[name].unknown.items())),
             }
@@ -118,6 +121,21 @@ def dropped_rows(scan: Scan) -> str:
     return f"{scan.num_rows.total():,} rows, {total.total():,} dropped" + (f" ({reasons})" if reasons else "")
 
 
+def cut_in_words(cut: Cut | Days | None, spec: EventSpec) -> str:
+    """One clause: what splits the rows."""
+    if isinstance(cut, Cut):
+        return f"valid from {cut.valid_time}, test from {cut.test_time} (Unix s)"
+    return f"split by column {spec.split.column}" if cut is None else f"kept by day (UTC), known until {spec.split.known_until}"
+
+
+def rows_in_words(domain: Domain) -> str:
+    """One clause: the rows of each split, or of all days."""
+    if not domain.days:
+        return " ".join(f"{name} {split.num_rows:,}" for name, split in domain.splits.items())
+    rows = sum(day.num_rows for day in domain.days.values())
+    return f"{rows:,} in {len(domain.days)} days, {min(domain.days)} to {max(domain.days)}"
+
+
 def _unseen_slices(buckets: dict[str, list[Bucket]]) -> tuple[int, ...]:
     every = [bucket for written in buckets.values() for bucket in written]
     unseen = np.setdiff1d(np.concatenate([b.slices for b in every]), np.concatenate([b.train_slices for b in every]))
@@ -130,14 +148,23 @@ def _unseen_slices(buckets: dict[str, list[Bucket]]) -> tuple[int, ...]:
 
 
 def _digests(domain: str, bucket: Bucket) -> list[tuple[str, str]]:
-    samples = [(sample_path(domain, split), written.digest) for split, written in bucket.splits.items()]
+    samples = [(sample_path(domain, name), written.digest) for name, written in bucket.samples.items()]
     return [*samples, (history_path(domain), bucket.history_digest)]
 
 
-def _split(domain: str, split: str, buckets: list[Bucket]) -> Split:
-    parts = [bucket.splits[split] for bucket in buckets]
+def samples_of(domain: Domain) -> dict[str, Split]:
+    """Its rows by split, or by day."""
+    return domain.splits or domain.days
+
+
+def _samples(domain: str, buckets: list[Bucket]) -> dict[str, Split]:
+    return {name: _merged(domain, name, buckets) for name in buckets[0].samples}
+
+
+def _merged(domain: str, name: str, buckets: list[Bucket]) -> Split:
+    parts = [bucket.samples[name] for bucket in buckets]
     return Split(
-        path=sample_path(domain, split),
+        path=sample_path(domain, name),
         num_rows=sum(part.num_rows for part in parts),
         num_positives=sum(part.num_positives for part in parts),
         min_time=min((part.min_time for part in parts if part.min_time is not None), default=None),

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raytrain.data.contract import SPLITS
+from raytrain.data.prepare.days import Days, day_of, days_of
 from raytrain.data.prepare.events import NO_SPLIT, Events, clean, id_values
 from raytrain.data.prepare.spec import EventSpec, SplitRule
 from raytrain.errors import DataError
@@ -38,7 +39,9 @@ class BlockScan:
     """[T] rows at each"""
     time_positives: npt.NDArray[np.int64]
     split_rows: npt.NDArray[np.int64]
-    """[3, 2] rows and positives of each split that a column declares"""
+    """[3, 2] rows and positives of each split that a column declares; of rows kept by day, those that a column calls samples, as one"""
+    days: npt.NDArray[np.int64]
+    """distinct days of samples that are kept by day, ascending"""
     num_bad_labels: int
     bad_label: float | None
     """an example of a label that is neither 0 nor 1, or no amount"""
@@ -78,6 +81,7 @@ def scan_block(block: pa.Table, spec: EventSpec) -> BlockScan:
         time_rows=rows,
         time_positives=np.bincount(index, weights=events.label > 0, minlength=len(times)).astype(np.int64),
         split_rows=_rows_of_splits(events),
+        days=_days_of_samples(events) if spec.split.by_day else np.empty(0, np.int64),
         num_bad_labels=len(bad),
         bad_label=float(bad[0]) if len(bad) else None,
         currencies=_other_currencies(events, spec),
@@ -118,6 +122,8 @@ class Scan:
     """[T, 3] parts of the target: second, rows, positives"""
     _split_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(SPLITS), 2), np.int64))
     """[3, 2] of the target: rows, positives"""
+    _days: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: defaultdict(lambda: np.empty(0, np.int64)))
+    """domain -> distinct days of samples that are kept by day, ascending"""
     _num_positives: Counter[str] = field(default_factory=Counter)
     """domain -> samples with a label above 0"""
     _currencies: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -127,7 +133,8 @@ class Scan:
         self.dropped[domain].update(block.dropped)
         self._num_bad_labels[domain] += block.num_bad_labels
         self._currencies[domain].update(block.currencies)
-        self._num_positives[domain] += int((block.time_positives if self.spec.split.column is None else block.split_rows[:, 1]).sum())
+        self._num_positives[domain] += int((block.split_rows[:, 1] if self.spec.split.marks_samples else block.time_positives).sum())
+        self._days[domain] = np.union1d(self._days[domain], block.days)
         if block.bad_label is not None:
             self._bad_label[domain] = block.bad_label
         for table, values in block.values.items():
@@ -167,11 +174,11 @@ class Scan:
         empty = pa.array([], pa.large_string())
         return {table: _ascending(self._values[table].result()) if table in self._values else empty for table in self.spec.vocabularies()}
 
-    def cut(self) -> Cut | None:
-        """The times that split every domain; None where a column says the split of each row.
+    def cut(self) -> Cut | Days | None:
+        """The times that split every domain, or its days; None where a column says the split of each row.
 
         Raises:
-            DataError: a split of the target domain would be empty, or would lack one of the two labels.
+            DataError: a split of the target domain (by day: its rows) would be empty, or would lack one of the two labels.
         """
         rule, label = self.spec.split, self.spec.label
         times, num_rows, num_positives = self._times.result().T
@@ -180,8 +187,13 @@ class Scan:
                 f"Times have to lie before the year 2200. Received: {times[-1]} s after 1970, keys.time.unit={self.spec.keys.time.unit}. "
                 "Set keys.time.unit to that of the column."
             )
-        cut: Cut | None = None
-        if rule.column is None:
+        cut: Cut | Days | None = None
+        names: tuple[str, ...] = SPLITS
+        if rule.by_day:
+            marked, every = self._split_rows[0], np.array([num_rows.sum(), num_positives.sum()])
+            rows, positives = ([int(count)] for count in (marked if rule.marks_samples else every))
+            names, by, advice = ("samples",), f"split.sample={rule.sample}", "or check label"
+        elif rule.column is None:
             cut = cut_times(times, num_rows, rule)
             split = cut.split_of(times)
             rows = [int(num_rows[split == code].sum()) for code in range(len(SPLITS))]
@@ -190,7 +202,7 @@ class Scan:
         else:
             rows, positives = self._split_rows.T.tolist()
             by, advice = f"split.column={rule.column}", f"or write {', '.join(SPLITS)} into that column"
-        counts = ", ".join(f"{name}={rows[code]} rows, {positives[code]} of them positive" for code, name in enumerate(SPLITS))
+        counts = ", ".join(f"{name}={rows[code]} rows, {positives[code]} of them positive" for code, name in enumerate(names))
         if not all(rows):
             raise DataError(f"Every split of the target domain has to have rows. Received: {counts}, by {by}. Change split, {advice}.")
         # Amounts may all be above 0, as where only payers are known.
@@ -200,7 +212,7 @@ class Scan:
                 f"Every split of the target domain has to have {wanted}. Received: {counts}, by label column={label.column}, "
                 f"at_least={label.at_least}. Change label."
             )
-        return cut
+        return days_of({name: self._days[name] for name in self.spec.domains}, rule, self.spec.target) if rule.by_day else cut
 
 
 def cut_times(times: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], rule: SplitRule) -> Cut:
@@ -218,6 +230,10 @@ def _rows_of_splits(events: Events) -> npt.NDArray[np.int64]:
     split, positive = events.split[is_sample], events.label[is_sample] > 0
     rows = [np.bincount(split, weights=weights, minlength=len(SPLITS)) for weights in (None, positive)]
     return np.stack(rows, axis=1).astype(np.int64)
+
+
+def _days_of_samples(events: Events) -> npt.NDArray[np.int64]:
+    return np.unique(day_of(events.time if events.split is None else events.time[events.split != NO_SPLIT]))
 
 
 def _other_currencies(events: Events, spec: EventSpec) -> Counter[str]:

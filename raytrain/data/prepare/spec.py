@@ -1,6 +1,7 @@
 """What a recipe declares about its event tables: one row an event, one set of Parquet files a domain. Torch- and Ray-free."""
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -140,10 +141,12 @@ class DomainSpec(Section):
 
 
 class SplitRule(Section):
-    """Shares of the target domain's rows in time order, whose two times cut every domain; or a column that says it.
+    """Shares of the target domain's rows in time order, whose two times cut every domain; a column that says it; or no splits, but days.
 
     valid_time = sorted target times[int(valid_from * rows)], test_time likewise; train: time < valid_time, valid:
     valid_time <= time < test_time, test: the rest.
+
+    by_day: every domain's rows are kept by day (UTC) under samples/<domain>/<YYYY-MM-DD>, for what is trained and scored day by day.
     """
 
     valid_from: Annotated[float, Field(gt=0, lt=1)] = 0.8
@@ -151,6 +154,18 @@ class SplitRule(Section):
     column: str | None = None
     """Column of the events with train, valid or test, which takes the place of the shares. A null row is no sample: its event
     is history alone."""
+    by_day: bool = False
+    known_until: date | None = None
+    """With by_day: mean and std of dense features, and which slices are known, are taken from rows before this day's midnight (UTC),
+    as the scale of a feature must not look into days that will be scored. null takes all days, and so does look."""
+    sample: str | None = None
+    """With by_day: boolean column of the events; where it is false or null a row is no sample, its event is history alone. null takes
+    every row for a sample."""
+
+    @property
+    def marks_samples(self) -> bool:
+        """Whether a column says of each row if it is a sample."""
+        return self.column is not None or self.sample is not None
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -163,6 +178,16 @@ class SplitRule(Section):
         if self.column is not None and shares:
             raise ValueError(
                 f"Shares or a column have to split the rows. Received: column={self.column}, {', '.join(shares)}. Remove one of them."
+            )
+        if self.by_day and (self.column is not None or shares):
+            raise ValueError(
+                "Rows are kept by split or by day. "
+                f"Received: by_day={self.by_day} beside {', '.join(shares) or f'column={self.column}'}. Remove one of them."
+            )
+        if not self.by_day and (self.known_until is not None or self.sample is not None):
+            raise ValueError(
+                "known_until and sample go with by_day. "
+                f"Received: by_day={self.by_day}, known_until={self.known_until}, sample={self.sample}. Set by_day or remove them."
             )
         return self
 

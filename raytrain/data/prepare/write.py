@@ -5,6 +5,7 @@ The bucket has to fit into the task's memory: raise num_buckets for more data.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raytrain.data.contract import PROBE, SPLITS
+from raytrain.data.prepare.days import Days
 from raytrain.data.prepare.encode import SIDE_PREFIX, USE_HISTORY, USE_SPLIT, partial_schema
+from raytrain.data.prepare.events import NO_SPLIT
 from raytrain.data.prepare.fingerprint import held_out, table_digest
 from raytrain.data.prepare.scan import Cut
 from raytrain.data.prepare.spec import ITEM, LABEL, TIME, USER, EventSpec
@@ -53,7 +56,9 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class SplitBucket:
+class SampleBucket:
+    """One bucket of a split or of a day."""
+
     num_rows: int
     num_positives: int
     min_time: int | None
@@ -65,21 +70,23 @@ class SplitBucket:
 class Bucket:
     """What was written for one bucket of one domain."""
 
-    splits: dict[str, SplitBucket]
+    samples: dict[str, SampleBucket]
+    """split, or ISO date of rows that are kept by day -> its samples"""
     num_events: int
     num_users: int
     max_events: int
     history_digest: str
     moments: dict[str, Moments]
-    """dense feature that the domain has -> moments of training rows"""
+    """dense feature that the domain has -> moments of training rows; by day: of those before ``known_until``"""
     train_slices: npt.NDArray[np.int32]
-    """distinct slice ids of training rows"""
+    """distinct slice ids of these rows"""
     slices: npt.NDArray[np.int32]
     """and of all samples"""
 
 
-def sample_path(domain: str, split: str) -> str:
-    return f"samples/{domain}/{split}"
+def sample_path(domain: str, part: str) -> str:
+    """Of a split, or of a day."""
+    return f"samples/{domain}/{part}"
 
 
 def history_path(domain: str) -> str:
@@ -90,8 +97,10 @@ def bucket_file(folder: str, bucket: int) -> str:
     return f"{folder}/bucket-{bucket:05d}.parquet"
 
 
-def splits_of(domain: str, spec: EventSpec, probe_share: float) -> tuple[str, ...]:
-    """The splits that are written for a domain."""
+def parts_of(domain: str, spec: EventSpec, cut: Cut | Days | None, probe_share: float) -> tuple[str, ...]:
+    """The splits, or days, that are written for a domain."""
+    if isinstance(cut, Days):
+        return cut.names(domain)
     return (*SPLITS, PROBE) if probe_share and domain == spec.target else SPLITS
 
 
@@ -100,54 +109,73 @@ def write_bucket(
     bucket: int,
     partial_files: list[str],
     spec: EventSpec,
-    cut: Cut | None,
+    cut: Cut | Days | None,
     layout: Layout,
     scratch: Storage,
     output: Storage,
     probe_share: float = 0.0,
 ) -> Bucket:
-    """Writes ``samples/<domain>/<split>/bucket`` and ``histories/<domain>/bucket``, empty ones too; without ``cut`` a column splits.
+    """Writes ``samples/<domain>/<split or day>/bucket`` and ``histories/<domain>/bucket``, empty ones too; without ``cut`` a column splits.
 
     Training rows of ``probe_share`` of the target's users, chosen by a hash, become the split ``probe``.
     """
     rows = canonical_order(_gather(partial_files, bucket, scratch, partial_schema(spec)))
     samples = rows.select([name for name in rows.column_names if not name.startswith((SIDE_PREFIX, USE_SPLIT, USE_HISTORY))])
-    split_codes = rows[USE_SPLIT].to_numpy() if cut is None else cut.split_of(rows[TIME].to_numpy())
     events = rows if spec.in_history is None else rows.filter(pa.array(rows[USE_HISTORY].to_numpy() == 1))
-    names = splits_of(domain, spec, probe_share)
-    if PROBE in names:
-        probed = (split_codes == SPLITS.index("train")) & held_out(rows[USER].to_numpy(), probe_share)
-        split_codes = np.where(probed, names.index(PROBE), split_codes)
-    splits, moments = {}, {}
-    for code, split in enumerate(names):
-        part = samples.filter(pa.array(split_codes == code))
-        write_table(part, output, bucket_file(sample_path(domain, split), bucket), _even_groups(part.num_rows, layout.row_group_rows))
+    names = parts_of(domain, spec, cut, probe_share)
+    codes, is_known = _codes(rows, domain, cut, names, probe_share)
+    written = {}
+    for name, part in zip(names, _split_up(samples, codes, len(names)), strict=True):
+        write_table(part, output, bucket_file(sample_path(domain, name), bucket), _even_groups(part.num_rows, layout.row_group_rows))
         times = part[TIME].to_numpy()
-        splits[split] = SplitBucket(
+        written[name] = SampleBucket(
             num_rows=part.num_rows,
             num_positives=int((part[LABEL].to_numpy() > 0).sum()),
             min_time=int(times[0]) if len(times) else None,
             max_time=int(times[-1]) if len(times) else None,
             digest=table_digest(part),
         )
-        if split == "train":
-            moments = {
-                feature.name: _moments(part[feature.name].to_numpy())
-                for feature in spec.encoded_features
-                if feature.kind == "dense" and feature.name not in spec.domains[domain].absent
-            }
     histories, offsets = history_table(events, spec)
     write_table(histories, output, bucket_file(history_path(domain), bucket), _user_groups(offsets, layout.row_group_events))
     return Bucket(
-        splits=splits,
+        samples=written,
         num_events=events.num_rows,
         num_users=histories.num_rows,
         max_events=int(np.diff(offsets).max(initial=0)),
         history_digest=table_digest(histories),
-        moments=moments,
-        train_slices=_slices(samples, split_codes == SPLITS.index("train"), spec.slice),
-        slices=_slices(samples, split_codes >= 0, spec.slice),
+        moments={
+            feature.name: _moments(samples[feature.name].to_numpy()[is_known])
+            for feature in spec.encoded_features
+            if feature.kind == "dense" and feature.name not in spec.domains[domain].absent
+        },
+        train_slices=_slices(samples, is_known, spec.slice),
+        slices=_slices(samples, codes >= 0, spec.slice),
     )
+
+
+def _codes(
+    rows: pa.Table, domain: str, cut: Cut | Days | None, names: tuple[str, ...], probe_share: float
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
+    """([N] index into ``names`` or ``NO_SPLIT``, [N] whether feature scales and known slices may be taken from the row)"""
+    times = rows[TIME].to_numpy()
+    if isinstance(cut, Days):
+        codes = cut.part_of(domain, times)
+        if USE_SPLIT in rows.column_names:
+            codes[rows[USE_SPLIT].to_numpy() == NO_SPLIT] = NO_SPLIT
+        return codes, (codes != NO_SPLIT) & cut.is_known(times)
+    codes = (rows[USE_SPLIT].to_numpy() if cut is None else cut.split_of(times)).astype(np.int16)
+    if PROBE in names:
+        probed = (codes == SPLITS.index("train")) & held_out(rows[USER].to_numpy(), probe_share)
+        codes[probed] = names.index(PROBE)
+    return codes, codes == SPLITS.index("train")
+
+
+def _split_up(samples: pa.Table, codes: npt.NDArray[np.int16], count: int) -> Iterator[pa.Table]:
+    """The rows of each code 0..count-1, in their order; one pass however many codes there are."""
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(count + 1))
+    for start, stop in pairwise(bounds.tolist()):
+        yield samples.take(pa.array(order[start:stop]))
 
 
 def _slices(samples: pa.Table, rows: npt.NDArray[np.bool_], column: str | None) -> npt.NDArray[np.int32]:

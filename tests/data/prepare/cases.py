@@ -13,7 +13,7 @@ from raytrain.data.prepare.events import add_absent
 from raytrain.data.prepare.result import EncodedDomain, build_contract
 from raytrain.data.prepare.scan import Scan, scan_block
 from raytrain.data.prepare.spec import EventSpec
-from raytrain.data.prepare.write import Layout, history_path, sample_path, splits_of, write_bucket
+from raytrain.data.prepare.write import Layout, history_path, parts_of, sample_path, write_bucket
 from raytrain.storage import Storage
 
 
@@ -83,7 +83,7 @@ def prepare_here(
         for folder in (
             f"_scratch/partials/{name}",
             history_path(name),
-            *(sample_path(name, split) for split in splits_of(name, declared, probe_share)),
+            *(sample_path(name, part) for part in parts_of(name, declared, cut, probe_share)),
         ):
             (path / folder).mkdir(parents=True)
         for part in parts:
