@@ -16,7 +16,8 @@ from cluster.nodes import Place, cluster_place, this_place
 from cluster.probe_checks import num_dense, probe_checks, run_probe
 from cluster.storage_checks import check_run_name, check_space, check_writable
 from raytrain.config import JobConfig, load_config
-from raytrain.data.contract import Contract, load_contract
+from raytrain.data.contract import Contract
+from raytrain.data.days import contract_of
 from raytrain.errors import RaytrainError
 from raytrain.footprint import footprint_of
 from raytrain.machine import size
@@ -92,7 +93,7 @@ def _job_checks(config: str, overrides: Sequence[str], facts: Facts, known: _Kno
 
 def _data_checks(job: JobConfig, known: _Known) -> Iterator[Check]:
     try:
-        known.contract = load_contract(job.data.path)
+        known.contract = contract_of(job.data)
     except RaytrainError as err:
         yield from_error("contract", str(err))
         return

@@ -19,7 +19,7 @@ from rich.console import Console
 from pipelines.bench_plan import Measured, Request
 from pipelines.held_batches import held_batches
 from raytrain.data.batch import Batch
-from raytrain.data.contract import load_contract
+from raytrain.data.days import contract_of
 from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import RaytrainError
 from raytrain.models.registry import NEURAL_MODELS
@@ -40,7 +40,7 @@ RAY_NICENESS = 15
 def measure_ray(request: Request) -> Measured:
     """The path of `raytrain train`; validation is one batch after the last measured step, and no test split is scored."""
     job, storage = request.job, Storage(request.scratch)
-    assignment = plan_neural(storage, job, load_contract(job.data.path))
+    assignment = plan_neural(storage, job, contract_of(job.data))
     assert assignment.valid is not None
     assignment = replace(assignment, valid=assignment.valid.lasting((0,), 1), test=())
     records = launch(assignment, storage, Console(quiet=True))
@@ -67,7 +67,7 @@ def measure_here(request: Request) -> Measured:
     # Whatever else runs on the machine then takes as much from this stage as from one through Ray.
     os.nice(RAY_NICENESS)
     set_up_torch(request.num_threads, job.training.deterministic)
-    contract = load_contract(job.data.path)
+    contract = contract_of(job.data)
     learner = build_learner(job, contract, World.alone())
     specs = training_specs(job, contract, NEURAL_MODELS[job.model.name].histories(job.model, contract), "")
     stream: Iterable[Batch] = joined([local_micro_batches(replace(spec, quarantine_path=None)) for spec in specs])

@@ -112,7 +112,7 @@ class Predictions:
             DataError: the rows are not those of ``like``, or a prediction is NaN.
         """
         if cell not in self._columns:
-            self._columns[cell] = _read(cell)
+            self._columns[cell] = read_predictions(cell.storage, cell.domain)
         columns, known = self._columns[cell], self._columns.get(like) or self.of(like, like)
         # One copy of the keys is kept for all runs on the same rows.
         different = [name for name in _KEYS if known[name] is not columns[name] and not np.array_equal(known[name], columns[name])]
@@ -146,21 +146,20 @@ class Predictions:
         return columns[name]
 
 
-def _read(cell: FinishedCell) -> dict[str, Column]:
-    names = [
-        name for name in cell.storage.list_files(PREDICTIONS, ".parquet") if name.rpartition("/")[2].startswith(f"{cell.domain}-part-")
-    ]
+def read_predictions(run: Storage, domain: str) -> dict[str, Column]:
+    """fragment, row, group, time, label and those of PREDICTION_COLUMNS that there are, of a run's test rows, by (fragment, row).
+
+    Raises:
+        DataError: there are none, or one is NaN.
+    """
+    names = [name for name in run.list_files(PREDICTIONS, ".parquet") if name.rpartition("/")[2].startswith(f"{domain}-part-")]
     if not names:
-        raise DataError(
-            f"A run of a study has to hold predictions of domain {cell.domain}. Received: none in {cell.storage.uri}. Run it again."
-        )
-    table = pa.concat_tables([pq.read_table(io.BytesIO(cell.storage.read_bytes(name))) for name in names])
+        raise DataError(f"A run that is compared has to hold predictions of domain {domain}. Received: none in {run.uri}. Run it again.")
+    table = pa.concat_tables([pq.read_table(io.BytesIO(run.read_bytes(name))) for name in names])
     predicted = [name for name in PREDICTION_COLUMNS if name in table.column_names]
     columns = {name: table[name].to_numpy() for name in (*_KEYS, *predicted)}
     if any(np.isnan(columns[name]).any() for name in predicted):
-        raise DataError(
-            f"Predictions have to be numbers. Received: NaN in {cell.storage.uri}. Lower its learning rate, or leave the arm out."
-        )
+        raise DataError(f"Predictions have to be numbers. Received: NaN in {run.uri}. Lower its learning rate, or leave the arm out.")
     order = np.lexsort((columns["row"], columns["fragment"]))
     return {name: values[order] for name, values in columns.items()}
 

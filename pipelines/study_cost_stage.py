@@ -19,7 +19,8 @@ from pipelines.scoring_requests import requests_of
 from pipelines.study_cost_plan import CostPlan, CostRequest, MeasuredCost
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
-from raytrain.data.contract import Contract, load_contract
+from raytrain.data.contract import Contract
+from raytrain.data.days import contract_of
 from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import DataError, RaytrainError
 from raytrain.models.registry import NEURAL_MODELS
@@ -45,7 +46,7 @@ def measure_cost(job: JobConfig, plan: CostPlan) -> MeasuredCost:
     Raises:
         RaytrainError: data set or model are not right, or the test split has no good row.
     """
-    contract = load_contract(job.data.path)
+    contract = contract_of(job.data)
     training, requests = _training_batches(job, contract), _requests(job, contract, plan.num_candidates)
     world = World.alone()
     # A first step loads libraries and kernels, 60 MiB of them: not this arm's memory, and thrown away with its learner.

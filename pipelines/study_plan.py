@@ -16,7 +16,8 @@ from pipelines.study_by_history_plan import HistoryPlan
 from pipelines.study_cost_plan import CostPlan
 from pipelines.study_metrics import SearchMetric, check_metrics
 from raytrain.config import JobConfig, check_kind, read_text
-from raytrain.data.contract import Contract, load_contract
+from raytrain.data.contract import Contract
+from raytrain.data.days import contract_of
 from raytrain.errors import ConfigError
 from raytrain.metrics.bootstrap import ComparedMetric
 from raytrain.run import RESUME_KEYS
@@ -262,7 +263,7 @@ class _CellMaker:
     def __call__(self, name: str, overrides: Sequence[str], seed: int) -> Cell:
         job = _job(self._values, (*self._preset.overrides, *overrides, *self._overrides), seed, f"{self._path}, arm {name}")
         if job.data.path not in self._contracts:
-            self._contracts[job.data.path] = load_contract(job.data.path)
+            self._contracts[job.data.path] = contract_of(job.data)
             check_metrics(self._metrics, self._contracts[job.data.path], job.data.path)
         contract = self._contracts[job.data.path]
         return Cell(name, seed, job, cell_key(job, contract), contract.target)

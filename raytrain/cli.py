@@ -2,12 +2,13 @@
 
 import json
 import sys
+from datetime import date
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from raytrain.errors import RaytrainError
+from raytrain.errors import ConfigError, RaytrainError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,6 +112,42 @@ def study(
 
 
 @app.command()
+def roll(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First day to serve; the calendar's when left out")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last day to serve, itself included")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="An arm to roll beside the chain; all of the file's when left out")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every stage and its state; train nothing")] = False,
+) -> None:
+    """Train the monthly, weekly and daily models that a span of days needs, each once; resumable.
+
+    [dim]raytrain roll pipelines/rolls/complete_journey.yaml --dry-run[/dim]
+
+    [dim]raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-10-01 --to 2017-10-07[/dim]
+    """
+    from pipelines.roll import run_roll, show_plan
+
+    span = (day_of(first, "--from"), day_of(last, "--to"))
+    if dry_run:
+        show_plan(config, overrides or (), console, *span, arms=arm or ())
+    elif run_roll(config, overrides or (), console, *span, arms=arm or ())["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def lineage(stage: Annotated[str, typer.Argument(metavar="STAGE", help="Run directory of a stage of a roll")]) -> None:
+    """Show what a model was made from; exits 1 if an ancestor is gone or was made anew since.
+
+    [dim]raytrain lineage runs/rolls/complete_journey/stages/actr-2017-10-01-1f0c9a2b[/dim]
+    """
+    from pipelines.lineage import show_lineage
+
+    if not show_lineage(stage, console):
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -158,6 +195,14 @@ def doctor(
         console.print_json(json.dumps(json_of(parts)))
     if has_failed(parts):
         raise typer.Exit(2)
+
+
+def day_of(text: str | None, option: str) -> date | None:
+    """A date of the command line."""
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} has to be a date. Received: {text}. Write it like 2017-10-01.") from None
 
 
 def main() -> None:

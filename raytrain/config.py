@@ -1,11 +1,13 @@
 """The typed job: one YAML file plus dotted overrides -> a frozen ``JobConfig``. Torch-free, so reading one is instant."""
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from raytrain.ecdctr_config import EcdctrModel
 from raytrain.errors import ConfigError
 from raytrain.ltv_config import CdafModel, LtvModel
 from raytrain.model_config import ModelSection
@@ -36,11 +38,46 @@ class RunSection(Section):
     """Write the test split's predictions under predictions/test/ (studies compare models row by row)."""
 
 
+class DaySpan(Section):
+    """Days from ``start`` on, ``stop`` left out."""
+
+    start: date
+    stop: date
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.start >= self.stop:
+            raise ValueError(f"start has to be before stop. Received: start={self.start}, stop={self.stop}. Move stop.")
+        return self
+
+
+class DaysSection(Section):
+    """Which days of a data set that is kept by day (UTC) a run reads. There is no validation split: a run's last step is its best."""
+
+    train: DaySpan
+    test: DaySpan | None = None
+    """Scored when training is over; null scores nothing."""
+    skip_missing: bool = False
+    """Train on the days that there are; false refuses a span with a day that has no rows."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.test is not None and self.test.start < self.train.stop:
+            raise ValueError(
+                f"A test day has to lie after training. Received: train.stop={self.train.stop}, test.start={self.test.start}. Move one."
+            )
+        return self
+
+
 class DataSection(Section):
     """What is read, and how rows become batches."""
 
     path: str
     """Directory of a prepared data set (it holds contract.yaml)."""
+    domain: str | None = None
+    """The domain that is trained on and scored as the target; null takes the data set's own."""
+    days: DaysSection | None = None
+    """Of a data set that is kept by day; null of any other."""
     batch_size: PositiveInt = 1024
     """Target-domain rows in one global step, over all workers."""
     source_batch_size: NonNegativeInt = 0
@@ -84,6 +121,28 @@ class OptimizerSection(Section):
     warmup_steps: NonNegativeInt = 0
     final_lr_share: Share = 0.0
     """What linear and cosine schedules end at, as a share of lr."""
+
+
+class StartSection(Section):
+    """What a run begins with instead of random weights. Runs are paths or URIs of finished run directories."""
+
+    run: str | None = None
+    """A run of the same model and tables, whose best checkpoint gives all weights; null draws them."""
+    batch_norm: Literal["keep", "reset_statistics", "reset"] = "keep"
+    """What becomes of the batch norm of ``run``: keep it, forget its running moments, or its scale and shift too."""
+    optimizer: Literal["reset", "keep"] = "reset"
+    """Whether the state of the optimizers goes along."""
+    snapshots: tuple[str, ...] = ()
+    """Runs of tpm whose vectors ecdctr reads, oldest first. Fewer than ``model.months`` leave the earliest months unknown."""
+
+    @model_validator(mode="after")
+    def _check_run(self) -> Self:
+        if self.run is None and (self.batch_norm, self.optimizer) != ("keep", "reset"):
+            raise ValueError(
+                "start.batch_norm and start.optimizer say what becomes of another run's. "
+                f"Received: start.run=null, batch_norm={self.batch_norm}, optimizer={self.optimizer}. Set start.run."
+            )
+        return self
 
 
 class EarlyStoppingSection(Section):
@@ -172,6 +231,7 @@ class JobConfig(Section):
     run: RunSection = RunSection()
     data: DataSection
     model: ModelSection
+    start: StartSection = StartSection()
     tables: TablesSection = TablesSection()
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
@@ -201,6 +261,13 @@ class JobConfig(Section):
             raise ValueError(
                 f"{self.model.name} pre-trains on external rows, so data.source_batch_size has to be above 0. "
                 "Received: data.source_batch_size=0. Set it to the external rows of a step, or train ltv with model.external=mix."
+            )
+        months = self.model.months if isinstance(self.model, EcdctrModel) else 0
+        if len(self.start.snapshots) > months:
+            raise ValueError(
+                "start.snapshots are the months of ecdctr, one run each. "
+                f"Received: {len(self.start.snapshots)} runs, {months} months of model {self.model.name}. "
+                "Raise model.months, or name fewer."
             )
         if self.tables.backend == "local" and self.scaling.max_workers > 1:
             raise ValueError(

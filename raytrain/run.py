@@ -18,6 +18,7 @@ from rich.console import Console
 
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, Feature, load_contract, save_contract
+from raytrain.data.days import contract_of
 from raytrain.errors import ConfigError, RunError
 from raytrain.footprint import refuse_over_ask
 from raytrain.models.declared import DECLARED, declared_warning
@@ -25,7 +26,7 @@ from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
 RESULT_FILE = "result.json"
-SCORING_KEYS = ("data.path=", "data.batch_size=", "data.max_quarantine_share=", "data.cpus_per_read_task=", "scaling.")
+SCORING_KEYS = ("data.path=", "data.days.", "data.batch_size=", "data.max_quarantine_share=", "data.cpus_per_read_task=", "scaling.")
 # What may differ when a run goes on: where it runs and how it is watched, nothing that its figures depend on.
 RESUME_KEYS = (
     "run",
@@ -128,7 +129,7 @@ def open_run(path: str, overrides: tuple[str, ...] = ()) -> Run:
     storage = _finished(path)
     values = parse_yaml(storage.read_text(CONFIG_FILE), storage.join(CONFIG_FILE))
     job = JobConfig.parse(with_overrides(values, overrides), storage.join(CONFIG_FILE))
-    contract, trained = load_contract(job.data.path), load_contract(path)
+    contract, trained = contract_of(job.data), load_contract(path)
     skipped = getattr(job.model, "skip_features", ())
     asked = {feature.name for feature in trained.features if feature.as_of and feature.name not in skipped}
     missing = asked - {feature.name for feature in contract.features}
@@ -237,7 +238,7 @@ def _may_change(key: str) -> bool:
 def _at(job: JobConfig, name: str) -> Run:
     data = job.data.model_copy(update={"path": Storage(job.data.path).uri})
     job = job.model_copy(update={"run": job.run.model_copy(update={"name": name}), "data": data})
-    return Run(Storage(Storage(job.run.storage_path).join(name)), job, load_contract(job.data.path))
+    return Run(Storage(Storage(job.run.storage_path).join(name)), job, contract_of(job.data))
 
 
 def _create(run: Run, console: Console) -> None:

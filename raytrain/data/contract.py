@@ -85,17 +85,25 @@ class Amount(Section):
 
 class Split(Section):
     path: str
+    folders: tuple[str, ...] = ()
+    """The directories of its files where these are several, as of a span of days; none: ``path`` is the one."""
     num_rows: int
     num_positives: int
     """Rows with a label above 0."""
     min_time: int | None = None
     max_time: int | None = None
+    content_hash: str | None = None
+    """Of its rows; null in data sets that are drawn."""
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        return self.folders or (self.path,)
 
 
 class Domain(Section):
     role: Literal["target", "source"]
-    splits: dict[str, Split] = {}
-    days: dict[str, Split] = {}
+    splits: dict[str, Split] = Field(default_factory=dict)
+    days: dict[str, Split] = Field(default_factory=dict)
     """ISO date (UTC) -> its rows, where the data set is kept by day: what a day's training reads is then a span of days."""
     history: History | None = None
 

@@ -18,6 +18,8 @@ from raytrain.settings import nearest
 from raytrain.storage import Storage
 
 NUM_FOOTER_THREADS = 16
+NUM_LISTING_THREADS = 8
+"""Of directories; each reads its footers with threads of its own."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +92,31 @@ def read_manifest(contract: Contract, data_path: str, domain: str, split: str) -
         )
     storage = Storage(data_path)
     declared = contract.domains[domain].splits[split]
-    files = _list_files(storage, declared.path)
-    if not files:
-        raise ContractError(f"{storage.join(declared.path)} has to hold Parquet files. Received: none. Prepare the data set again.")
-    counts = _read_footers(storage, declared.path, files, files, sample_schema(contract))
-    manifest = Manifest.of([file.name for file in files], counts)
+    schema = sample_schema(contract)
+    with ThreadPoolExecutor(NUM_LISTING_THREADS) as pool:
+        found = list(pool.map(lambda folder: _read_directory(storage, folder, schema), declared.directories))
+    manifest = Manifest.of([file.name for files, _ in found for file in files], [rows for _, counts in found for rows in counts])
     num_found = int(manifest.num_rows.sum())
     if num_found == 0:
         raise ContractError(
-            f"{storage.join(declared.path)} has to hold rows. Received: {len(files)} files, 0 rows. Check the split quantiles."
+            f"{storage.join(declared.path)} has to hold rows. Received: {sum(len(files) for files, _ in found)} files, 0 rows. "
+            "Check the split quantiles."
         )
     if num_found != declared.num_rows:
         raise ContractError(
             f"{storage.join(declared.path)} has to hold the {declared.num_rows} rows of the contract. "
-            f"Received: {num_found} rows in {len(files)} files. Restore the missing files or prepare the data set again."
+            f"Received: {num_found} rows in {sum(len(files) for files, _ in found)} files. "
+            "Restore the missing files or prepare the data set again."
         )
     return manifest
+
+
+def _read_directory(storage: Storage, path: str, expected: Mapping[str, pa.DataType]) -> tuple[list[DataFile], list[Counts]]:
+    """The files of one directory and the row counts of their row groups."""
+    files = _list_files(storage, path)
+    if not files:
+        raise ContractError(f"{storage.join(path)} has to hold Parquet files. Received: none. Prepare the data set again.")
+    return files, _read_footers(storage, path, files, files, expected)
 
 
 def check_history_files(contract: Contract, data_path: str, histories: tuple[str, ...], manifest: Manifest) -> None:

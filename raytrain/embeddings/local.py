@@ -86,7 +86,17 @@ class LocalTables:
 
     def state_dict(self) -> dict[str, Any]:
         """ "<table>.weight" -> float32 [num_rows, D]; the keys of ``ShardedTables``, so either loads the other's checkpoint."""
-        return {f"{name}.weight": weight for name, weight in self._weights.items()}
+        return self._part(frozen=False)
+
+    def frozen_state_dict(self) -> dict[str, Any]:
+        return self._part(frozen=True)
+
+    def _part(self, frozen: bool) -> dict[str, Any]:
+        return {f"{config.name}.weight": self._weights[config.name] for config in self._configs if config.frozen == frozen}
+
+    def zero_untrained_rows(self) -> dict[str, int]:
+        check_keeps_state(self._optimizer)
+        return {name: zero_untrained(self._weights[name], state) for name, state in self._states.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._load(self.state_dict(), state)
@@ -139,6 +149,22 @@ def blend_part(receiver: Tensor, giver: Tensor, share: float) -> None:
         receiver.copy_(giver)
     else:
         receiver.lerp_(giver, share)
+
+
+def check_keeps_state(optimizer: TableOptimizer) -> None:
+    """Raises TablesError for an optimizer whose state does not tell trained rows from others."""
+    if optimizer.kind == "sgd":
+        raise TablesError(
+            "Which rows were trained is read off the optimizer's state. Received: tables.optimizer=sgd, which has none. "
+            "Set tables.optimizer=rowwise_adagrad."
+        )
+
+
+def zero_untrained(weight: Tensor, state: Tensor) -> int:
+    """Zeroes the rows of ``weight`` [rows, columns] whose sums of squared gradients are 0; the number of the others."""
+    seen = state > 0 if state.dim() == 1 else (state > 0).any(1)
+    weight[~seen] = 0.0
+    return int(seen.sum())
 
 
 def check_pair(receiver: str, giver: str, known: Iterable[str]) -> None:

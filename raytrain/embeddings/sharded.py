@@ -24,7 +24,15 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from raytrain.data.batch import Batch
 from raytrain.embeddings.config import INSTALL, VERSION, TableConfig, TableOptimizer
-from raytrain.embeddings.local import blend_part, check_keys, check_names, check_pair, fill_initial
+from raytrain.embeddings.local import (
+    blend_part,
+    check_keeps_state,
+    check_keys,
+    check_names,
+    check_pair,
+    fill_initial,
+    zero_untrained,
+)
 from raytrain.embeddings.plan import PlannedShard, PlannedTable, column_block, describe, plan_tables
 from raytrain.embeddings.tables import Embedded, EmbeddedRows
 from raytrain.embeddings.unique import unique_ids
@@ -134,7 +142,28 @@ class ShardedTables:
 
     def state_dict(self) -> dict[str, Any]:
         """ "<table>.weight" -> ShardedTensor [num_rows, D] that shares memory with the table."""
-        return dict(self._weights)
+        return self._part(frozen=False)
+
+    def frozen_state_dict(self) -> dict[str, Any]:
+        return self._part(frozen=True)
+
+    def _part(self, frozen: bool) -> dict[str, Any]:
+        names = [f"{config.name}.weight" for config in self._configs if config.frozen == frozen]
+        return {name: self._weights[name] for name in names}
+
+    def zero_untrained_rows(self) -> dict[str, int]:
+        check_keeps_state(self._optimizer)
+        counts = {}
+        for config in self._configs:
+            state = self._states.get(f"{config.name}.momentum1")
+            if config.frozen or state is None:
+                continue
+            weight = self._weights[f"{config.name}.weight"]
+            counts[config.name] = 0
+            for (rows, offsets), (sums, _) in zip(_shards_of(weight), _shards_of(state), strict=True):
+                seen = zero_untrained(rows, sums)
+                counts[config.name] += seen if offsets[1] == 0 else 0
+        return counts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Copies ShardedTensors of the same plan, or whole tensors, into this rank's shards.
@@ -142,7 +171,8 @@ class ShardedTables:
         Raises:
             TablesError: the keys are not those of these tables.
         """
-        _load(self._weights, state, self._weights)
+        ours = self.state_dict()
+        _load(ours, state, ours)
 
     def optimizer_state_dict(self) -> dict[str, Any]:
         """ "<table>.momentum1" -> ShardedTensor [num_rows] row-wise, else [num_rows, D]; none for SGD and frozen tables."""

@@ -64,7 +64,23 @@ class Tables(Protocol):
     def train(self, mode: bool = True) -> Any: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, for torch.distributed.checkpoint."""
+        """Weights of trained tables, for torch.distributed.checkpoint; frozen ones are part of another run's."""
+        ...
+
+    def frozen_state_dict(self) -> dict[str, Any]:
+        """Weights of frozen tables, which share their memory: loading into them is how they get their rows."""
+        ...
+
+    def zero_untrained_rows(self) -> dict[str, int]:
+        """Sets every row that no gradient has reached since the optimizer's state was new to 0; a collective.
+
+        Returns:
+            Trained table -> rows of this rank that a gradient has reached. Of a table sharded by column, its first columns' rank
+            counts them.
+
+        Raises:
+            TablesError: the optimizer keeps no state that says so.
+        """
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...

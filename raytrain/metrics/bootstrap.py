@@ -57,21 +57,33 @@ def paired_bootstrap(
             f"predictions and group={sorted(set(lengths))} rows. Predict the same rows with every model and seed."
         )
     groups, user = np.unique(group, return_inverse=True)
-    make = _SCORERS[metric]
-    scorers_a = [make(np.asarray(prediction), np.asarray(label), user) for prediction in predictions_a]
-    scorers_b = [make(np.asarray(prediction), np.asarray(label), user) for prediction in predictions_b]
+    scorers_a = [scorer(metric, prediction, label, user) for prediction in predictions_a]
+    scorers_b = [scorer(metric, prediction, label, user) for prediction in predictions_b]
 
     def difference(multiplicity: Multiplicity) -> float:
         return _mean(scorers_a, multiplicity) - _mean(scorers_b, multiplicity)
 
+    return interval(difference, len(groups), num_resamples, seed)
+
+
+def interval(statistic: Scorer, num_groups: int, num_resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """(value over every group once, low, high): a statistic of groups with its 95 % percentile interval.
+
+    Resamples where it is NaN are left out of the interval, which is NaN where no value is defined.
+    """
     generator = np.random.default_rng(seed)
     draws = np.empty(num_resamples)
     for k in range(num_resamples):
-        drawn = generator.integers(len(groups), size=len(groups))
-        draws[k] = difference(np.bincount(drawn, minlength=len(groups)).astype(np.float64))
+        drawn = generator.integers(num_groups, size=num_groups)
+        draws[k] = statistic(np.bincount(drawn, minlength=num_groups).astype(np.float64))
     defined = draws[~np.isnan(draws)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
-    return difference(np.ones(len(groups))), float(low), float(high)
+    return statistic(np.ones(num_groups)), float(low), float(high)
+
+
+def scorer(metric: Metric, prediction: Array, label: Array, user: npt.NDArray[np.intp]) -> Scorer:
+    """The metric of [N] rows as a function of how often each group was drawn; user: [N], index of each row's group."""
+    return _SCORERS[metric](np.asarray(prediction), np.asarray(label), user)
 
 
 def prediction_column(metric: Metric) -> str:
@@ -84,7 +96,7 @@ def prediction_column(metric: Metric) -> str:
 def metric_of(prediction: Array, label: Array, group: Array, metric: Metric) -> float:
     """The metric of one [N] prediction vector over every group once, as ``paired_bootstrap`` scores it; NaN where undefined."""
     groups, user = np.unique(group, return_inverse=True)
-    return _SCORERS[metric](np.asarray(prediction), np.asarray(label), user)(np.ones(len(groups)))
+    return scorer(metric, prediction, label, user)(np.ones(len(groups)))
 
 
 def _mean(scorers: Sequence[Scorer], multiplicity: Multiplicity) -> float:

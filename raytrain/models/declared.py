@@ -12,7 +12,7 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ContractError
-from raytrain.model_config import DnnModel, SequenceModel
+from raytrain.model_config import DnnModel
 from raytrain.models.adsnet.declarations import (
     adsnet_tables,
     backbone_histories,
@@ -35,6 +35,8 @@ from raytrain.models.baselines.declarations import (
     sequence_histories,
     sequence_tables,
 )
+from raytrain.models.ecdctr.declarations import check_basic_features, check_snapshot_features, ecdctr_tables, tpm_histories, tpm_tables
+from raytrain.sequence_config import SequenceModel
 from raytrain.settings import nearest
 
 
@@ -73,6 +75,8 @@ DECLARED: dict[str, Declaration] = {
     "sdim": Declaration(sequence_histories, sequence_tables),
     "twin": Declaration(sequence_histories, sequence_tables),
     "minet": Declaration(sequence_histories, sequence_tables, check=check_two_domains),
+    "ecdctr": Declaration(sequence_histories, ecdctr_tables, check=check_snapshot_features),
+    "tpm": Declaration(tpm_histories, tpm_tables, queries_item=False, check=check_basic_features),
     "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),
     "counter": Declaration(counter_histories, counter_tables, queries_item=False),
 }

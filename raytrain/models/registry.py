@@ -14,6 +14,7 @@ from raytrain.models.baselines.sdim import sdim_network
 from raytrain.models.baselines.sim import sim_network
 from raytrain.models.baselines.twin import twin_network
 from raytrain.models.declared import DECLARED
+from raytrain.models.ecdctr.network import ecdctr_network, tpm_network
 from raytrain.models.lcn.network import lcn_network
 
 NETWORKS: dict[str, NetworkBuilder] = {
@@ -29,6 +30,8 @@ NETWORKS: dict[str, NetworkBuilder] = {
     "sdim": sdim_network,
     "twin": twin_network,
     "minet": minet_network,
+    "ecdctr": ecdctr_network,
+    "tpm": tpm_network,
     "dnn": DnnNetwork,
     "counter": CounterNetwork,
 }

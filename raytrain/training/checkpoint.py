@@ -7,7 +7,7 @@ classes that belong there, and tensors with ``weights_only``.
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -52,15 +52,7 @@ def save_checkpoint(directory: str | Path, tables: Tables, network: nn.Module, o
     Raises:
         StreamError: a rank could not write its part.
     """
-    state = _state(tables, network) | _optimizer_state(tables, optimizer)
-    try:
-        # Not synced: the upload makes it last, this copy is deleted.
-        save(state, storage_writer=FileSystemWriter(directory, sync_files=False), no_dist=not dist.is_initialized())
-    except CheckpointException as err:
-        reasons = "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in sorted(err.failures.items()))
-        raise StreamError(
-            f"Every rank needs room for its part of a checkpoint in {directory}. Received: {reasons}. Free space, or set TMPDIR."
-        ) from None
+    _save(_state(tables, network) | _optimizer_state(tables, optimizer), directory)
 
 
 def load_weights(storage: Storage, tables: Tables, network: nn.Module) -> None:
@@ -88,9 +80,44 @@ def load_checkpoint(storage: Storage, tables: Tables, network: nn.Module, optimi
     optimizer.load_state_dict(current)
 
 
-def _load(state: dict[str, Any], storage: Storage) -> None:
+def save_tables(directory: str | Path, tables: Tables, names: Sequence[str]) -> None:
+    """Writes this rank's part of the named weights into the local ``directory``; a collective. Errors as ``save_checkpoint``."""
+    weights = tables.state_dict()
+    _save({"tables": {name: weights[name] for name in names}}, directory)
+
+
+def load_tables(storage: Storage, tables: Tables, names: Mapping[str, str]) -> None:
+    """Loads tables that ``save_tables`` or ``save_checkpoint`` wrote into frozen ones, each rank its own rows; a collective.
+
+    Args:
+        names: key in the checkpoint -> key of ``tables.frozen_state_dict()``.
+
+    Raises:
+        RunError: the checkpoint lacks a table, has it in another shape, or is damaged.
+    """
+    frozen = tables.frozen_state_dict()
+    _load({"tables": {saved: frozen[own] for saved, own in names.items()}}, storage)
+
+
+def load_whole(storage: Storage, state: dict[str, Any]) -> None:
+    """Loads a checkpoint's entries into the plain tensors of ``state``, in this process alone. Errors as ``load_weights``."""
+    _load(state, storage, alone=True)
+
+
+def _save(state: dict[str, Any], directory: str | Path) -> None:
     try:
-        load(state, storage_reader=_Reader(storage), no_dist=not dist.is_initialized())
+        # Not synced: the upload makes it last, this copy is deleted.
+        save(state, storage_writer=FileSystemWriter(directory, sync_files=False), no_dist=not dist.is_initialized())
+    except CheckpointException as err:
+        reasons = "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in sorted(err.failures.items()))
+        raise StreamError(
+            f"Every rank needs room for its part of a checkpoint in {directory}. Received: {reasons}. Free space, or set TMPDIR."
+        ) from None
+
+
+def _load(state: dict[str, Any], storage: Storage, alone: bool = False) -> None:
+    try:
+        load(state, storage_reader=_Reader(storage), no_dist=alone or not dist.is_initialized())
     except CheckpointException as err:
         reasons = "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in sorted(err.failures.items()))
         raise RunError(

@@ -118,12 +118,14 @@ def train(
     job: JobConfig,
     learner: Learner,
     stream: Iterable[Batch],
-    validation: Callable[[], Iterable[Batch]],
+    validation: Callable[[], Iterable[Batch]] | None,
     schedule: Schedule,
     state: RunState,
     session: Session,
 ) -> TrainOutcome:
     """Trains from ``state`` to the end of the stream or until the validation metric stops improving.
+
+    Without ``validation`` nothing is chosen: the last step is the best.
 
     Raises:
         DataError: more rows were quarantined than ``data.max_quarantine_share`` allows, or the validation metric was always NaN.
@@ -156,14 +158,19 @@ def train(
             for record in learner.transfer.records(step):
                 session.log(record)
             window = _LogWindow()
-        is_eval = schedule.is_eval(step, section.evals_per_epoch)
-        if is_eval or (section.checkpoint_every_steps and step % section.checkpoint_every_steps == 0):
+        is_eval = validation is not None and schedule.is_eval(step, section.evals_per_epoch)
+        is_last = step == schedule.num_steps
+        if is_eval or is_last or (section.checkpoint_every_steps and step % section.checkpoint_every_steps == 0):
             started = time.perf_counter()
-            metrics = _validate(job, learner, validation, state, step / schedule.steps_per_epoch, session) if is_eval else {}
+            metrics = _validate(job, learner, validation, state, step / schedule.steps_per_epoch, session) if validation and is_eval else {}
+            if validation is None and is_last:
+                state.count_rows(learner.world)
+                _check_quarantine(job, outcome.rows_trained, outcome.rows_quarantined)
+                outcome.best_step = step
             outcome.train_s, outcome.wait_s = before_s + waiting.total_s, waited_s + waiting.wait_s
             files = state.snapshot(learner.world)
             files |= transfer_file(learner.transfer) if learner.world.rank == 0 else {}
-            session.checkpoint(learner, step, metrics, bool(metrics) and outcome.best_step == step, files)
+            session.checkpoint(learner, step, metrics, (is_eval or is_last) and outcome.best_step == step, files)
             learner.network.train()
             waiting.pause(time.perf_counter() - started)
             window.started += time.perf_counter() - started

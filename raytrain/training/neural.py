@@ -17,7 +17,8 @@ from raytrain.training.engine import Records, launch
 from raytrain.training.gain_log import last_ledger
 from raytrain.training.label_facts import facts_of_run, save_facts
 from raytrain.training.launch import connect, threads_per_worker
-from raytrain.training.specs import probe_spec, scoring_spec, training_specs
+from raytrain.training.specs import probe_spec, scored_specs, scoring_spec, training_specs
+from raytrain.training.start import plan_start
 from raytrain.training.worker import Assignment
 
 
@@ -30,18 +31,20 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignm
     histories = _check_model(job, contract)
     quarantine = storage.join("quarantine")
     streams = training_specs(job, contract, histories, quarantine)
-    scored = [scoring_spec(job, contract, contract.target, split, histories, quarantine) for split in ("valid", "test")]
+    valid, test = scored_specs(job, contract, histories, quarantine)
+    start = plan_start(job, contract)
     connect(needs_of(job, len(streams)))
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
     return Assignment(
         job,
         streams,
-        scored[0],
-        (scored[1],),
+        valid,
+        test,
         threads_per_worker(job),
         storage.uri,
         facts=facts_of_run(storage, job, contract),
         probe=probe_spec(job, contract, quarantine),
+        start=start,
         predictions_path=predictions,
     )
 
@@ -63,7 +66,18 @@ def score_neural(
     connect(needs_of(job, 0))
     threads = threads_per_worker(job)
     facts = facts_of_run(storage, job, contract)
-    assignment = Assignment(job, (), None, (spec,), threads, storage.uri, checkpoint=checkpoint, facts=facts, predictions_path=output)
+    assignment = Assignment(
+        job,
+        (),
+        None,
+        (spec,),
+        threads,
+        storage.uri,
+        checkpoint=checkpoint,
+        facts=facts,
+        start=plan_start(job, contract, with_parent=False),
+        predictions_path=output,
+    )
     return _metrics(launch(assignment, storage, console))
 
 

@@ -16,7 +16,8 @@ import torch
 
 from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
-from raytrain.data.contract import Contract, load_contract
+from raytrain.data.contract import Contract
+from raytrain.data.days import contract_of
 from raytrain.data.micro_batches import local_micro_batches
 from raytrain.data.provenance import STATUS_PADDING, STATUS_QUARANTINED
 from raytrain.data.stream import StreamSpec
@@ -25,7 +26,7 @@ from raytrain.errors import RaytrainError
 from raytrain.models.declared import DECLARED, declared_histories
 from raytrain.training.parallel import World
 from raytrain.training.process import quieten
-from raytrain.training.specs import scoring_spec, training_specs
+from raytrain.training.specs import scored_specs, training_specs
 
 NUM_SHOWN_ROWS = 3
 Figures = dict[str, Any]
@@ -94,7 +95,8 @@ def probe_streams(job: JobConfig, contract: Contract, found: list[StreamSpec]) -
     """Appends every stream of a run to ``found``, planned as the driver would; steps of an epoch, and of the run, by name."""
     histories = declared_histories(job, contract) if job.model.name in DECLARED else ()
     found += training_specs(job, contract, histories, "")
-    found += [scoring_spec(job, contract, contract.target, split, histories) for split in ("valid", "test")]
+    valid, test = scored_specs(job, contract, histories, "")
+    found += [*([valid] if valid else []), *test]
     return {"steps": {spec.name: [spec.plan.num_batches, spec.total_batches] for spec in found}}
 
 
@@ -126,7 +128,7 @@ def _stages(job_file: str | None) -> Iterator[Stage]:
     if job_file is None:
         return
     job = JobConfig.parse(json.loads(Path(job_file).read_text(encoding="utf-8")), job_file)
-    contract = load_contract(job.data.path)
+    contract = contract_of(job.data)
     if job.model.name in DECLARED:
         yield "network", partial(probe_network, job, contract)
     else:

@@ -44,8 +44,8 @@ def write_report(storage: Storage, result: dict[str, Any], records: list[dict[st
     result, baselines: as in result.json. records: as in metrics.jsonl; a model without steps has no curves.
     config.yaml is read from the run directory where there is one.
     """
-    target = next(iter(result["test"]))
-    metrics = result["test"][target]
+    target = next(iter(result["test"]), None)
+    metrics = result["test"][target] if target else {}
     plan = next((record["tables"] for record in records if record["kind"] == "plan"), "")
     storage.write_text(
         REPORT_FILE,
@@ -54,9 +54,9 @@ def write_report(storage: Storage, result: dict[str, Any], records: list[dict[st
             model=result["model"],
             dataset=result["dataset"],
             run_name=masked(storage.uri).rpartition("/")[2],
-            summary=_summary(metrics, result, baselines, target),
+            summary=_summary(metrics, result, baselines, target) if target else "Trained, and scored on nothing: no test rows were named.",
             hint=_AMOUNT_HINT if _titles(metrics) is AMOUNT_TITLES else _CLICK_HINT,
-            tiles=_tiles(metrics),
+            tiles=_tiles(metrics) if target else [],
             tables=[_table(domain, result, baselines) for domain in result["test"]],
             charts=charts(records, result.get("best_step")),
             ledger=ledger_table(result["model_logs"].get("gain")),

@@ -66,6 +66,21 @@ def scoring_spec(
     return replace(spec, shuffle=False)
 
 
+def scored_specs(
+    job: JobConfig, contract: Contract, histories: tuple[str, ...], quarantine_path: str
+) -> tuple[StreamSpec | None, tuple[StreamSpec, ...]]:
+    """(the validation split, what is scored when training is over).
+
+    A data set that is kept by day has no validation split, and a day may have rows of one class alone: its AUC is undefined then.
+    """
+    if job.data.days is None:
+        valid, test = (scoring_spec(job, contract, contract.target, split, histories, quarantine_path) for split in ("valid", "test"))
+        return valid, (test,)
+    if job.data.days.test is None:
+        return None, ()
+    return None, (scoring_spec(job, contract, contract.target, "test", histories, quarantine_path, labelled=False),)
+
+
 def probe_spec(job: JobConfig, contract: Contract, quarantine_path: str | None) -> StreamSpec | None:
     """The target's rows held out of training, once; None for a model that measures no gain on them."""
     if not (isinstance(job.model, AdsnetModel) and needs_probe(job.model.gain) and job.data.source_batch_size):

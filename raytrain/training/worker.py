@@ -1,7 +1,7 @@
 """What runs in each Ray Train worker: build the learner, train on this rank's shard, score the test split once."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import ray.train
@@ -13,6 +13,7 @@ from raytrain.config import JobConfig
 from raytrain.data.batch import Batch
 from raytrain.data.micro_batches import joined, micro_batches_of, rank_micro_batches
 from raytrain.data.stream import StreamSpec
+from raytrain.ecdctr_config import TpmModel
 from raytrain.errors import RunError
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_checkpoint, load_weights
@@ -24,6 +25,7 @@ from raytrain.training.parallel import World
 from raytrain.training.predictions import PredictionWriter
 from raytrain.training.process import peak_rss_mib
 from raytrain.training.session import RaySession
+from raytrain.training.start import Start, begin, read_months, write_snapshot
 from raytrain.training.state import STATE_FILE, RunState, TrainOutcome
 from raytrain.training.torch_setup import set_up_torch
 from raytrain.training.transfer import TRANSFER_FILE, load_transfer_file
@@ -37,6 +39,7 @@ class Assignment:
     train: tuple[StreamSpec, ...]
     """One stream per domain in each step, the target first."""
     valid: StreamSpec | None
+    """Null where the last step is the best."""
     test: tuple[StreamSpec, ...]
     threads: int
     storage_uri: str
@@ -47,6 +50,8 @@ class Assignment:
     """Of the training labels, where these are amounts."""
     probe: StreamSpec | None = None
     """Held-out rows that gain is measured on, for a model that asks for some."""
+    start: Start = field(default_factory=Start)
+    """Where weights that are not drawn come from."""
     predictions_path: str | None = None
     """Directory for the predictions of the test streams, one file a rank."""
 
@@ -61,6 +66,7 @@ def run_worker(config: dict[str, Any]) -> None:
     contract = assignment.test[0].contract if assignment.test else assignment.train[0].contract
     probe = list(rank_micro_batches(assignment.probe, world.rank, world.size)) if assignment.probe else []
     learner = build_learner(job, contract, world, assignment.facts, probe)
+    read_months(assignment.start, contract, learner.tables)
     if world.rank == 0:
         session.log({"kind": "plan", "tables": learner.tables.describe(), "num_dense": _num_dense(learner)})
     storage = Storage(assignment.storage_uri)
@@ -80,6 +86,10 @@ def run_worker(config: dict[str, Any]) -> None:
         if writer:
             writer.flush()
         session.log({"kind": "test", "domain": spec.domain, "split": spec.split, **metrics})
+    if assignment.train and isinstance(job.model, TpmModel):
+        # The best checkpoint has been loaded without its optimizer, which knows what was trained.
+        load_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
+        session.log({"kind": "snapshot", **write_snapshot(storage, job, contract, learner.tables, world)})
     mine = one_hot(torch.tensor(world.rank, device=world.device), world.size)
     rss, table_bytes = (world.sum(mine * value).tolist() for value in (peak_rss_mib(), learner.tables.num_bytes()))
     table_mib = [size / 2**20 for size in table_bytes]
@@ -88,11 +98,12 @@ def run_worker(config: dict[str, Any]) -> None:
 
 def _train(assignment: Assignment, learner: Learner, session: RaySession, storage: Storage) -> str:
     """Trains from the newest committed checkpoint to the end; returns the name of the best one."""
-    assert assignment.valid is not None
     job, world, valid, target = assignment.job, learner.world, assignment.valid, assignment.train[0]
     # Rank 0 alone reads the registry: ranks must not go on from different checkpoints.
     found, saved = world.broadcast(_newest(storage) if world.rank == 0 else None)
-    if found is not None:
+    if found is None:
+        begin(assignment.start, job, learner)
+    else:
         directory = Storage(storage.join(f"{CHECKPOINTS}/{found.name}"))
         load_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
         if saved is not None and TRANSFER_FILE in saved:
@@ -104,7 +115,7 @@ def _train(assignment: Assignment, learner: Learner, session: RaySession, storag
     num_left = max(spec.remaining(cursor).num_batches for spec in assignment.train)
     schedule = Schedule(target.plan.num_batches, state.outcome.num_steps + num_left)
     stream = joined([_batches(spec, cursor) for spec in assignment.train])
-    validation = KeptBatches(lambda: _batches(valid), job.training.keep_validation_mib, world.all)
+    validation = KeptBatches(lambda: _batches(valid), job.training.keep_validation_mib, world.all) if valid else None
     outcome = train(job, learner, stream, validation, schedule, state, session)
     session.settle()
     best = world.broadcast(_best(storage, outcome) if world.rank == 0 else None)

@@ -6,6 +6,7 @@ and events that a test chose itself.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ NUM_TAGS = 6
 NUM_AGES = 32
 NUM_GENRES = 4
 START = 1_600_000_000
+FIRST_DAY = date(2020, 9, 13)
+"""Of START"""
 DAY_S = 86_400
 SAMPLE_SCHEMA = pa.schema(
     {
@@ -57,8 +60,10 @@ class DomainRows:
     """Everything of one domain: samples per split (tables in SAMPLE_SCHEMA) and the events of its histories."""
 
     splits: Mapping[str, pa.Table]
+    """By split, or by ISO date where ``by_day``"""
     events: Events | None = None
     role: str = "target"
+    by_day: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,15 @@ def build_dataset(
     events_per_user: int = 12,
     source_events_per_user: int = 24,
     row_group_users: int = 8,
+    num_days: int = 100,
+    by_day: bool = False,
 ) -> Contract:
     """Writes domains "target" (target) and "source" (source) that share users and an item table; the same seed gives the same bytes.
 
     Every user likes one of four genres, and an event is positive mostly when its item is of that genre: the item's mean
     says little, the user's earlier events of either domain say nearly everything. An event's rating is 4 or 5 if and only
-    if its label is 1. Samples are split by time: 70 % train, 15 % valid, 15 % test.
+    if its label is 1. Samples are split by time: 70 % train, 15 % valid, 15 % test; ``by_day`` keeps them by day instead, the first
+    of ``num_days`` being ``FIRST_DAY``.
 
     Features: user, item, country (id); tags (multi, at most 3); price (dense). Side information: rating, age.
     Items of the target are 1..num_items, of the source num_items+1..2*num_items.
@@ -94,8 +102,8 @@ def build_dataset(
     draw = np.random.default_rng(seed)
     taste = draw.integers(NUM_GENRES, size=num_users + 1)
     domains = {
-        "target": _drawn(draw, taste, num_users * events_per_user, 1, num_items, "target"),
-        "source": _drawn(draw, taste, num_users * source_events_per_user, num_items + 1, num_items, "source"),
+        "target": _drawn(draw, taste, num_users * events_per_user, (1, num_items), "target", num_days, by_day),
+        "source": _drawn(draw, taste, num_users * source_events_per_user, (num_items + 1, num_items), "source", num_days, by_day),
     }
     return write_dataset(path, domains, Layout(num_buckets, row_group_rows, row_group_users), num_users + 1, 2 * num_items + 1)
 
@@ -169,14 +177,22 @@ def history_rows(events: Events) -> pa.Table:
     return pa.table({"user": pa.array(users.astype(np.int32)), **columns})
 
 
-def _drawn(draw: np.random.Generator, taste: Ints, num_rows: int, first_item: int, num_items: int, role: str) -> DomainRows:
+def _drawn(
+    draw: np.random.Generator, taste: Ints, num_rows: int, items: tuple[int, int], role: str, num_days: int, by_day: bool
+) -> DomainRows:
+    first_item, num_items = items
     user = draw.integers(1, len(taste), size=num_rows)
     item = draw.integers(first_item, first_item + num_items, size=num_rows)
-    # Whole hours, so that some events share their time.
-    time = np.sort(START + 3600 * draw.integers(100 * 24, size=num_rows))
+    # Whole hours, so that some events share their time. Days begin at midnight (UTC).
+    start = START - START % DAY_S if by_day else START
+    time = np.sort(start + 3600 * draw.integers(num_days * 24, size=num_rows))
     label = draw.random(num_rows) < np.where(item % NUM_GENRES == taste[user], 0.9, 0.1)
     rating = np.where(label, draw.integers(4, 6, size=num_rows), draw.integers(1, 4, size=num_rows))
     rows = samples(user, item, time, label, int(draw.integers(2**31)))
+    if by_day:
+        days = time // DAY_S
+        tables = {str(np.datetime64(int(day), "D")): rows.filter(pa.array(days == day)) for day in np.unique(days)}
+        return DomainRows(tables, Events(user, item, time, rating), role, by_day)
     valid, test = (int(share * num_rows) for share in (0.7, 0.85))
     splits = {"train": rows.slice(0, valid), "valid": rows.slice(valid, test - valid), "test": rows.slice(test)}
     return DomainRows(splits, Events(user, item, time, rating), role)
@@ -202,7 +218,7 @@ def _write_domain(root: Path, name: str, rows: DomainRows, layout: Layout) -> Do
     history = None
     if rows.events is not None:
         history = _write_history(root, f"histories/{name}", rows.events, layout)
-    return Domain(role=rows.role, splits=splits, history=history)
+    return Domain(role=rows.role, history=history, **{"days" if rows.by_day else "splits": splits})
 
 
 def _write_history(root: Path, folder: str, events: Events, layout: Layout) -> History:

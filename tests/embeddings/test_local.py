@@ -69,15 +69,35 @@ def test_rowwise_adagrad_by_hand() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_gradient_and_frozen_tables_keep_their_bytes(kind: str) -> None:
     tables = LocalTables([*CONFIGS, FROZEN], TableOptimizer(kind, 0.1), seed=0)
-    before = {key: value.clone() for key, value in tables.state_dict().items()}
+    before = {key: value.clone() for key, value in (tables.state_dict() | tables.frozen_state_dict()).items()}
     for step in range(3):
         train_step(tables, step)
-    after = tables.state_dict()
+    after = tables.state_dict() | tables.frozen_state_dict()
+    assert list(tables.frozen_state_dict()) == ["old_item.weight"]
     assert torch.equal(before["old_item.weight"], after["old_item.weight"])
     assert "old_item.momentum1" not in tables.optimizer_state_dict()
     assert torch.equal(before["user.weight"][PADDED_USER], after["user.weight"][PADDED_USER])
     assert torch.equal(before["user.weight"][6:], after["user.weight"][6:])
     assert not torch.equal(before["user.weight"][:6], after["user.weight"][:6])
+
+
+@pytest.mark.parametrize("kind", ["rowwise_adagrad", "adagrad"])
+def test_rows_that_no_gradient_has_reached_become_zero(kind: str) -> None:
+    tables = LocalTables([*CONFIGS, FROZEN], TableOptimizer(kind, 0.1), seed=0)
+    train_step(tables, 0)
+    trained = global_batch(0).ids["user"][:-1].unique()
+    before = {key: value.clone() for key, value in (tables.state_dict() | tables.frozen_state_dict()).items()}
+    assert tables.zero_untrained_rows()["user"] == len(trained)
+    others = torch.ones(41, dtype=torch.bool).index_fill(0, trained, False)
+    after = tables.state_dict()["user.weight"]
+    assert (after[others] == 0).all()
+    assert torch.equal(after[trained], before["user.weight"][trained])
+    assert torch.equal(tables.frozen_state_dict()["old_item.weight"], before["old_item.weight"])
+
+
+def test_an_optimizer_without_state_cannot_tell_trained_rows() -> None:
+    with pytest.raises(TablesError, match=r"tables.optimizer=sgd"):
+        LocalTables(CONFIGS, TableOptimizer("sgd", 0.1), seed=0).zero_untrained_rows()
 
 
 def test_evaluation_takes_no_gradient() -> None:

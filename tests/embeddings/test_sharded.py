@@ -44,10 +44,13 @@ def train(kinds: tuple[str, ...], sharding: str) -> dict[str, Any]:
     result = {}
     for kind in kinds:
         tables = ShardedTables(ALL, optimizer(kind), seed=5, sharding=sharding)
-        initial = local_parts(tables.state_dict())
+        initial = local_parts(tables.state_dict() | tables.frozen_state_dict())
         for step in range(NUM_STEPS):
             train_step(tables, step, dist.get_rank(), dist.get_world_size())
-        result[kind] = (initial, local_parts(tables.state_dict()), local_parts(tables.optimizer_state_dict()))
+        trained = local_parts(tables.state_dict() | tables.frozen_state_dict())
+        states = local_parts(tables.optimizer_state_dict())
+        seen = tables.zero_untrained_rows() if kind != "sgd" else {}
+        result[kind] = (initial, trained, states, seen, local_parts(tables.state_dict()))
     return result
 
 
@@ -67,25 +70,30 @@ def test_any_number_of_ranks_trains_as_one(num_ranks: int, sharding: str, kinds:
     ranks = run_ranks(train, num_ranks, kinds, sharding)
     for kind in kinds:
         local = LocalTables(ALL, optimizer(kind), seed=5)
-        initial = {key: value.clone() for key, value in local.state_dict().items()}
+        initial = {key: value.clone() for key, value in (local.state_dict() | local.frozen_state_dict()).items()}
         for step in range(NUM_STEPS):
             train_step(local, step)
-        starts, ends, states = zip(*(rank[kind] for rank in ranks), strict=True)
+        starts, ends, states, seen, zeroed = zip(*(rank[kind] for rank in ranks), strict=True)
         got = assemble(list(starts), initial)
         assert all(torch.equal(got[key], initial[key]) for key in initial), "backends have to start bit-equal"
         trained = assemble(list(ends), initial)
-        torch.testing.assert_close(trained, local.state_dict(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(trained, local.state_dict() | local.frozen_state_dict(), rtol=1e-5, atol=1e-6)
         states_of_local = local.optimizer_state_dict()
         torch.testing.assert_close(assemble(list(states), states_of_local), states_of_local, rtol=1e-4, atol=1e-7)
         # Rows of weight 0, rows never seen and frozen tables: the same bytes.
         assert torch.equal(trained["user.weight"][PADDED_USER], initial["user.weight"][PADDED_USER])
         assert torch.equal(trained["user.weight"][6:], initial["user.weight"][6:])
         assert torch.equal(trained["old_item.weight"], initial["old_item.weight"])
+        if kind != "sgd":
+            counts = local.zero_untrained_rows()
+            assert {table: sum(of_rank.get(table, 0) for of_rank in seen) for table in counts} == counts
+            torch.testing.assert_close(assemble(list(zeroed), local.state_dict()), local.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def plans(kind: str, sharding: str) -> tuple[Any, str, int, int]:
     tables = ShardedTables(ALL, optimizer(kind), seed=0, sharding=sharding)
-    states = [part for state in (tables.state_dict(), tables.optimizer_state_dict()) for part in local_parts(state).values()]
+    weights = tables.state_dict() | tables.frozen_state_dict()
+    states = [part for state in (weights, tables.optimizer_state_dict()) for part in local_parts(state).values()]
     return tables.planned(), tables.describe(), tables.num_bytes(), sum(values.nbytes for part in states for _, values in part)
 
 
@@ -141,7 +149,8 @@ def test_a_table_of_fewer_rows_than_ranks_trains(configs: tuple[TableConfig, ...
 
 
 def state_of(tables: Any) -> dict[str, Any]:
-    parts = {"tables": tables.state_dict(), "table_optimizer": tables.optimizer_state_dict()}
+    # DCP loads frozen tables where they are; what the loss makes of their rows shows that it did.
+    parts = {"tables": tables.state_dict(), "frozen": tables.frozen_state_dict(), "table_optimizer": tables.optimizer_state_dict()}
     return {name: part for name, part in parts.items() if part}
 
 

@@ -169,6 +169,7 @@ def _merged(domain: str, name: str, buckets: list[Bucket]) -> Split:
         num_positives=sum(part.num_positives for part in parts),
         min_time=min((part.min_time for part in parts if part.min_time is not None), default=None),
         max_time=max((part.max_time for part in parts if part.max_time is not None), default=None),
+        content_hash=combined_digest((str(number), part.digest) for number, part in enumerate(parts)),
     )
 
 

@@ -6,7 +6,8 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, History
 from raytrain.embeddings.config import TableConfig
 from raytrain.errors import ConfigError, ContractError
-from raytrain.model_config import CounterModel, DnnModel, LcnModel, MinetModel, SequenceModel, SimModel, SingleDomainModel
+from raytrain.model_config import CounterModel, DnnModel, LcnModel, MinetModel, SimModel, SingleDomainModel
+from raytrain.sequence_config import SequenceModel
 from raytrain.settings import Section, nearest
 
 COUNTS = "counts"

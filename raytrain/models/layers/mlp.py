@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def mlp(num_inputs: int, hidden_units: Sequence[int], num_outputs: int, dropout: float = 0.0) -> nn.Sequential:
@@ -12,3 +12,16 @@ def mlp(num_inputs: int, hidden_units: Sequence[int], num_outputs: int, dropout:
         layers += [nn.Linear(num_inputs, units), nn.ReLU(), nn.Dropout(dropout)]
         num_inputs = units
     return nn.Sequential(*layers, nn.Linear(num_inputs, num_outputs))
+
+
+class PlainHead(nn.Module):
+    """A head that looks at each row alone, whatever the rows weigh."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """inputs [B, I], weight [B] -> [B, N]."""
+        outputs: Tensor = self.layers(inputs)
+        return outputs

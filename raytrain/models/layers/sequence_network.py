@@ -15,12 +15,12 @@ from raytrain.config import JobConfig
 from raytrain.data.batch import Batch, Sequence
 from raytrain.data.contract import Contract
 from raytrain.embeddings.tables import Embedded, history_feature
-from raytrain.model_config import SequenceModel
 from raytrain.models.base import ModelOutput
 from raytrain.models.baselines.declarations import sequence_histories, side_of
 from raytrain.models.layers.feature_inputs import FeatureInputs
 from raytrain.models.layers.history_view import HistoryView
-from raytrain.models.layers.mlp import mlp
+from raytrain.models.layers.mlp import PlainHead, mlp
+from raytrain.sequence_config import SequenceModel
 
 Views = Mapping[str, HistoryView]
 """history's domain -> its events"""
@@ -77,8 +77,16 @@ class SequenceNetwork(nn.Module):
         job: JobConfig,
         contract: Contract,
         build: Callable[[dict[str, HistoryShape]], nn.Module],
+        more: nn.Module | None = None,
+        head: Callable[[int], nn.Module] | None = None,
     ) -> None:
-        """``build`` makes the module (query [B, D], views, batch) -> ``Interests``, with an attribute ``num_outputs``."""
+        """Every module here has an attribute ``num_outputs``.
+
+        Args:
+            build: makes the module (query [B, D], views, batch) -> ``Interests``.
+            more: (embedded, batch) -> float32 [B, N], into the head besides; None for nothing.
+            head: number of inputs -> the module (inputs [B, I], weight [B]) -> [B, 1]; None takes an MLP.
+        """
         super().__init__()
         dim = job.tables.dim
         self.features = FeatureInputs(contract, model.skip_features, dim)
@@ -95,7 +103,12 @@ class SequenceNetwork(nn.Module):
             num_inputs += sum(self.shapes[name].side.values()) + 1
         self.interests = build(self.shapes)
         num_inputs += int(self.interests.num_outputs)  # type: ignore[arg-type]
-        self.head = nn.Sequential(nn.Dropout(model.input_dropout), mlp(num_inputs, model.hidden_units, 1, model.dropout))
+        self.more = more
+        num_inputs += 0 if more is None else int(more.num_outputs)  # type: ignore[arg-type]
+        if head is None:
+            self.head: nn.Module = PlainHead(nn.Dropout(model.input_dropout), mlp(num_inputs, model.hidden_units, 1, model.dropout))
+        else:
+            self.head = head(num_inputs)
         self.wide = nn.Linear(len(self.features.dense), 1, bias=False) if self.features.dense else None
         if self.wide is not None:
             nn.init.zeros_(self.wide.weight)
@@ -110,7 +123,9 @@ class SequenceNetwork(nn.Module):
         if self.user:
             inputs.append(query * vectors[self.user])
         inputs += [profile(views[name].sequence, shape.side) for name, shape in self.shapes.items()]
-        logit = self.head(torch.cat(inputs, dim=1))[:, 0]
+        if self.more is not None:
+            inputs.append(self.more(embedded, batch))
+        logit = self.head(torch.cat(inputs, dim=1), batch.weight)[:, 0]
         if self.wide is not None:
             logit = logit + self.wide(torch.cat(numbers, dim=1))[:, 0]
         row_loss = binary_cross_entropy_with_logits(logit, batch.label, reduction="none")

@@ -1,0 +1,125 @@
+"""`raytrain roll ROLL.yaml`: the monthly, weekly and daily models of a span of days, each trained once.
+
+    raytrain roll pipelines/rolls/complete_journey.yaml --dry-run
+    raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-10-01 --to 2017-10-14
+
+The same command goes on where it was ended: a finished stage is kept, an interrupted one resumes from its cursor. Every stage is a run
+of its own under ``<output>/stages/``, and can be scored like any other.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.roll_config import REFERENCE, Roll, load_roll
+from pipelines.roll_report import write_roll_report
+from pipelines.roll_run import Outcome, RollRunner, Train, described, states
+from pipelines.roll_scores import score_late_days
+from pipelines.roll_stage import RollPlan, plan_roll
+from pipelines.roll_store import Lease, RollStore
+from raytrain.config import JobConfig
+from raytrain.data.contract import Contract
+from raytrain.errors import ConfigError
+from raytrain.training.report import masked
+
+
+def run_roll(
+    path: str,
+    overrides: Sequence[str],
+    console: Console,
+    first: date | None = None,
+    last: date | None = None,
+    arms: Sequence[str] = (),
+    train: Train | None = None,
+) -> dict[str, Any]:
+    """Trains what is due and writes roll.json and roll.html.
+
+    Args:
+        first, last: days to serve, both included; None takes the calendar's.
+        arms: of the file, beside the chain itself; none takes all of them.
+        train: trains one stage; ``raytrain.run.train`` when None.
+
+    Returns:
+        The content of roll.json. Stages that failed, or were left out for it, are listed under ``failed``.
+
+    Raises:
+        ConfigError, ContractError: the file, or the data set, is not right; nothing has been run then.
+        RunError: another roll works in this directory.
+    """
+    rolls = chosen_arms(load_roll(path, overrides), arms)
+    plans = {name: plan_roll(name, roll, first, last) for name, roll in rolls.items()}
+    full, contract = rolls[REFERENCE], plans[REFERENCE].contract
+    store = RollStore(full.directory)
+    outcomes: dict[str, list[Outcome]] = {}
+    with Lease(store.storage) as lease:
+        done: dict[str, Outcome] = {}
+        for name, plan in plans.items():
+            runner = RollRunner(store, rolls[name].calendar, contract, console, train or _train, done)
+            console.print(_announced(name, plan, store, console), highlight=False)
+            outcomes[name] = runner.run(plan.stages, lease)
+        score_late_days(store, contract, [outcome for found in outcomes.values() for outcome in found], console)
+        result = write_roll_report(store, full, contract, outcomes, plans, console)
+    counts = states(list(done.values()))
+    console.print(
+        f"{counts['finished']} stages finished, {counts['failed']} failed, {counts['blocked']} left out; "
+        f"wrote {masked(store.storage.join('roll.html'))}",
+        highlight=False,
+    )
+    return result
+
+
+def show_plan(
+    path: str, overrides: Sequence[str], console: Console, first: date | None = None, last: date | None = None, arms: Sequence[str] = ()
+) -> None:
+    """Prints every stage, in the order it would run, and whether it is finished; starts nothing."""
+    rolls = chosen_arms(load_roll(path, overrides), arms)
+    shown: set[str] = set()
+    store = RollStore(rolls[REFERENCE].directory)
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "serves from", "trained on", "rows", "state"):
+        table.add_column(title, justify="right" if title == "rows" else "left", no_wrap=title != "trained on")
+    for name, roll in rolls.items():
+        plan = plan_roll(name, roll, first, last)
+        for planned in plan.stages:
+            if planned.name in shown:
+                continue
+            shown.add(planned.name)
+            state = "finished" if store.read(planned.name) else "due"
+            rows = num_rows(plan.contract, planned.job)
+            table.add_row(planned.name, str(planned.stage.day), described(planned), f"{rows:,}", state)
+    console.print(table)
+
+
+def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:
+    """The rolls of the chain itself and of ``arms``; of all where none is named.
+
+    Raises:
+        ConfigError: there is no such arm.
+    """
+    for name in arms:
+        if name not in rolls:
+            raise ConfigError(f"--arm has to name an arm of the file. Received: {name}. Choose of: {', '.join(rolls)}.")
+    return {name: roll for name, roll in rolls.items() if not arms or name in (REFERENCE, *arms)}
+
+
+def num_rows(contract: Contract, job: JobConfig) -> int:
+    """Rows that there are of the days that ``job`` trains on."""
+    assert job.data.days is not None
+    span, days = job.data.days.train, contract.domains[str(job.data.domain)].days
+    return sum(split.num_rows for day, split in days.items() if span.start <= date.fromisoformat(day) < span.stop)
+
+
+def _announced(name: str, plan: RollPlan, store: RollStore, console: Console) -> str:
+    counts = {kind: sum(planned.stage.kind == kind for planned in plan.stages) for kind in ("tpm", "cpm", "actr")}
+    num_done = sum(store.read(planned.name) is not None for planned in plan.stages)
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return f"arm {name}: {len(plan.stages)} stages ({listed}), {num_done} finished earlier"
+
+
+def _train(job: JobConfig, console: Console, resume: bool) -> dict[str, Any]:
+    from raytrain.run import train
+
+    return train(job, console, resume=resume)

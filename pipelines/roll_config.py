@@ -1,0 +1,169 @@
+"""A roll: which model is refreshed when, on which days, from which parents. Torch-free.
+
+    raytrain roll pipelines/rolls/complete_journey.yaml --dry-run
+
+The sections ``tpm``, ``cpm`` and ``actr`` are laid over ``base``; together they are the job of that kind of stage, for all but what
+the calendar decides: domain, days, start.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from raytrain.config import JobConfig, check_kind, read_text
+from raytrain.errors import ConfigError
+from raytrain.settings import Section, parse_yaml, with_overrides
+
+Kind = Literal["tpm", "cpm", "actr"]
+KINDS: tuple[Kind, ...] = ("tpm", "cpm", "actr")
+DECIDED = ("data.domain", "data.days", "start", "run")
+"""Keys of a stage's job that the calendar and the roll directory decide."""
+REFERENCE = "full"
+"""The arm that is the config as it stands."""
+
+
+class TpmCalendar(Section):
+    """A monthly snapshot of natural content, on the first of the month. Half a year is the paper's; the rest our choice."""
+
+    first_days: PositiveInt = 182
+    """Days that the first snapshot is trained on, as far as there are so many."""
+    mode: Literal["incremental", "window"] = "incremental"
+    """Later ones start from the one before. incremental: and train on the month since. window: and train on ``first_days`` again."""
+    max_age_days: PositiveInt = 45
+    """Of the newest snapshot on the day that is served."""
+
+
+class CpmCalendar(Section):
+    """The weekly model of natural content."""
+
+    every_days: PositiveInt = 7
+    """Counted from Monday, 5 January 1970: weeks begin on Mondays."""
+    window_days: PositiveInt = 30
+    begin: Literal["scratch", "previous"] = "scratch"
+    """From drawn weights, or from the one before."""
+    max_age_days: PositiveInt = 14
+
+
+class ActrCalendar(Section):
+    """The daily model of ads, which is served."""
+
+    mode: Literal["window", "incremental"] = "window"
+    """window: start from the latest CPM and train on ``window_days``. incremental: go on from yesterday's with yesterday's ads, and
+    start from CPM anew whenever there is a new one."""
+    window_days: PositiveInt = 30
+    batch_norm: Literal["keep", "reset_statistics", "reset"] = "reset"
+    """What becomes of CPM's batch norm: ads are distributed otherwise."""
+
+
+class Calendar(Section):
+    first_day: date
+    """The first day that is served. The chain begins here, whatever part of it is asked for."""
+    last_day: date
+    """The last one, itself included."""
+    tpm: TpmCalendar | None = TpmCalendar()
+    """null: no snapshots."""
+    cpm: CpmCalendar | None = CpmCalendar()
+    """null: the daily model begins with drawn weights."""
+    actr: ActrCalendar = ActrCalendar()
+    stale: Literal["stop", "warn"] = "stop"
+    """What to do where the newest snapshot, or CPM, is older than its ``max_age_days`` allows."""
+    missing_days: Literal["stop", "skip"] = "stop"
+    """stop: a stage fails whose days have no rows. skip: it trains on the days that there are, and a day without ads the day before
+    is served by the model that there is."""
+    changed_data: Literal["stop", "keep"] = "stop"
+    """What to do where a finished stage was trained on days that have been prepared anew with other rows."""
+
+
+class Forgetting(Section):
+    """Which users count as back after a pause."""
+
+    active_days: PositiveInt = 7
+    """A row's user is active who did something within so many days before it,"""
+    dormant_days: PositiveInt = 28
+    """and was dormant who did nothing for so many."""
+
+
+class Roll(Section):
+    """The file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    calendar: Calendar
+    base: dict[str, Any]
+    """What the jobs of all stages have in common; ``base.data.path`` is the data set."""
+    tpm: dict[str, Any] = Field(default_factory=lambda: {"model": {"name": "tpm"}})
+    cpm: dict[str, Any] = Field(default_factory=lambda: {"model": {"name": "ecdctr"}})
+    actr: dict[str, Any] = Field(default_factory=lambda: {"model": {"name": "ecdctr"}})
+    natural: str | None = None
+    """Domain of natural content; null takes the data set's one source. Ads are its target."""
+    output: str | None = None
+    """Directory of the stages and the report; null: runs/rolls/<name>."""
+    arms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Name -> overrides of this file, such as [calendar.cpm=null]. Rolled beside the chain itself and compared with it; stages that
+    arms have in common run once."""
+    forgetting: Forgetting = Forgetting()
+    num_resamples: PositiveInt = 1000
+
+    @property
+    def directory(self) -> str:
+        return self.output or f"runs/rolls/{self.name}"
+
+    def job_values(self, kind: Kind) -> dict[str, Any]:
+        """The job of a kind of stage, before the calendar's part of it."""
+        return _laid_over(self.base, getattr(self, kind))
+
+
+def load_roll(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Roll]:
+    """Arm -> its roll, ``REFERENCE`` first.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a key or a value of any arm is not right.
+    """
+    values = parse_yaml(read_text(path), str(path))
+    check_kind(values, str(path), "calendar")
+    values = with_overrides(values, overrides)
+    full = _checked(values, str(path))
+    if REFERENCE in full.arms:
+        raise ConfigError(f"{path}: Arm {REFERENCE} is the file as it stands. Received: arms.{REFERENCE}. Rename it.")
+    return {REFERENCE: full} | {
+        name: _checked(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()
+    }
+
+
+def _checked(values: Mapping[str, Any], origin: str) -> Roll:
+    roll = Roll.parse(values, origin)
+    if roll.calendar.first_day > roll.calendar.last_day:
+        raise ConfigError(
+            f"{origin}: The first day has to come before the last. Received: calendar.first_day={roll.calendar.first_day}, "
+            f"last_day={roll.calendar.last_day}. Move one."
+        )
+    for kind in KINDS:
+        job_values = roll.job_values(kind)
+        for key in DECIDED:
+            if _given(job_values, key):
+                raise ConfigError(f"{origin}: The calendar decides {key}. Received: {kind}.{key}. Remove it from base and {kind}.")
+        job = JobConfig.parse(job_values, f"{origin}, {kind}")
+        wanted = "tpm" if kind == "tpm" else None
+        if (job.model.name == "tpm") != (wanted == "tpm"):
+            raise ConfigError(f"{origin}: Stage {kind} has another model. Received: {kind}.model.name={job.model.name}. Change it.")
+    return roll
+
+
+def _given(values: Mapping[str, Any], key: str) -> bool:
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return found is not None
+
+
+def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A section named anew (``model: {name: ...}``) takes the place of the whole one below it."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _laid_over(merged[key], value) if both and "name" not in value else value
+    return merged

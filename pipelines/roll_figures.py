@@ -1,0 +1,162 @@
+"""What a roll's served rows say: metrics by day and over all days, arms against the chain, who was forgotten, how snapshots drift."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.roll_config import REFERENCE, Forgetting, Kind
+from pipelines.roll_run import Outcome
+from pipelines.roll_scores import ServedRows
+from pipelines.roll_store import RollStore
+from pipelines.study_compare import known, verdict_of
+from raytrain.data.contract import Contract
+from raytrain.metrics.bootstrap import ClickMetric, Multiplicity, Scorer, interval, metric_of, paired_bootstrap, scorer
+from raytrain.training.start import snapshot_vectors
+
+METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
+MAX_DRIFT_ROWS = 200_000
+"""Ids that a drift is measured on; of more, evenly spread ones."""
+MIN_ROWS = 50
+"""Of active and of dormant users each, or forgetting is not measured."""
+
+
+def by_day(rows: ServedRows) -> list[dict[str, Any]]:
+    """One record a day: its rows and each metric, null where it is not defined."""
+    found = []
+    for day in np.unique(rows.day):
+        part = rows.take(rows.day == day)
+        found.append({"day": str(date(1970, 1, 1) + timedelta(days=int(day))), "num_rows": len(part), **metrics_of(part)})
+    return found
+
+
+def metrics_of(rows: ServedRows) -> dict[str, float | None]:
+    """Over all rows; GAUC groups by user, whatever the day."""
+    if not len(rows):
+        return dict.fromkeys(METRICS)
+    return {metric: known(metric_of(rows.prediction, rows.label, rows.group, metric)) for metric in METRICS}
+
+
+def compared(rows: Mapping[str, ServedRows], num_resamples: int) -> list[dict[str, Any]]:
+    """The chain against every other arm, on the days that both have served, by a paired bootstrap over users."""
+    full = rows[REFERENCE]
+    found = []
+    for name, other in rows.items():
+        if name == REFERENCE:
+            continue
+        common = np.intersect1d(full.day, other.day)
+        ours, theirs = (side.take(np.isin(side.day, common)) for side in (full, other))
+        if not len(ours) or not _same_rows(ours, theirs):
+            continue
+        for metric in METRICS:
+            difference, low, high = paired_bootstrap([ours.prediction], [theirs.prediction], ours.label, ours.group, metric, num_resamples)
+            values = {"difference": known(difference), "low": known(low), "high": known(high)}
+            found.append({"a": REFERENCE, "b": name, "metric": metric, **values, "verdict": verdict_of(metric, low, high)})
+    return found
+
+
+def forgetting(
+    rows: Mapping[str, ServedRows], away: Mapping[str, npt.NDArray[np.float64]], section: Forgetting, num_resamples: int
+) -> dict[str, Any]:
+    """Arm -> AUC of active and of dormant users' rows, and the index: how much lower the second is, with intervals over users.
+
+    Beside each arm but the chain itself: its index less the chain's. Our choice; an index of 0 says that no pause costs anything.
+    """
+    found: dict[str, Any] = {}
+    for name, own in rows.items():
+        is_active, is_dormant = away[name] <= section.active_days, away[name] > section.dormant_days
+        counts = {"num_active_rows": int(is_active.sum()), "num_dormant_rows": int(is_dormant.sum())}
+        found[name] = counts
+        if min(counts.values()) < MIN_ROWS:
+            continue
+        groups, user = np.unique(own.group, return_inverse=True)
+        index = _index_of(own, user, is_active, is_dormant)
+        value, low, high = interval(index, len(groups), num_resamples)
+        active, dormant = (scorer("auc", own.prediction[part], own.label[part], user[part]) for part in (is_active, is_dormant))
+        every = np.ones(len(groups))
+        found[name] |= {"active_auc": known(active(every)), "dormant_auc": known(dormant(every))}
+        found[name] |= {"index": known(value), "low": known(low), "high": known(high)}
+        full = rows[REFERENCE]
+        if name != REFERENCE and _same_rows(full, own):
+            more, low, high = interval(_less(index, _index_of(full, user, is_active, is_dormant)), len(groups), num_resamples)
+            found[name]["more_than_full"] = {"difference": known(more), "low": known(low), "high": known(high)}
+    return found
+
+
+def _index_of(rows: ServedRows, user: npt.NDArray[np.intp], is_active: npt.NDArray[np.bool_], is_dormant: npt.NDArray[np.bool_]) -> Scorer:
+    active, dormant = (scorer("auc", rows.prediction[part], rows.label[part], user[part]) for part in (is_active, is_dormant))
+
+    def index(multiplicity: Multiplicity) -> float:
+        return active(multiplicity) - dormant(multiplicity)
+
+    return index
+
+
+def _less(one: Scorer, other: Scorer) -> Scorer:
+    return lambda multiplicity: one(multiplicity) - other(multiplicity)
+
+
+def drift(store: RollStore, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """How far each snapshot lies from the one before it, by feature, over the ids that both know.
+
+    residual: of orthogonal Procrustes (Schönemann 1966), min over rotations R of |X R - Y| / |Y|. plain: |X - Y| / |Y|, no rotation. A
+    plain residual far above the other says that the axes have turned, which attention over months cannot undo.
+    """
+    finished = sorted(
+        {outcome.planned.name: outcome for outcome in outcomes if outcome.manifest and outcome.planned.stage.kind == "tpm"}.values(),
+        key=lambda outcome: outcome.planned.stage.day,
+    )
+    found = []
+    of_name = {outcome.planned.name: outcome for outcome in finished}
+    for outcome in finished:
+        parents = [parent.name for parent in outcome.planned.parents]
+        if not parents or parents[0] not in of_name:
+            continue
+        before, now = (snapshot_vectors(store.run(side.planned)) for side in (of_name[parents[0]], outcome))
+        for feature, vectors in now.items():
+            x, y = before[feature].double().numpy(), vectors.double().numpy()
+            both = np.flatnonzero((x != 0).any(1) & (y != 0).any(1))
+            both = both[:: max(1, len(both) // MAX_DRIFT_ROWS)]
+            record = {"day": str(outcome.planned.stage.day), "feature": feature, "num_ids": len(both), "stage": outcome.planned.name}
+            found.append(record | (procrustes(x[both], y[both]) if len(both) else {"residual": None, "plain": None}))
+    return found
+
+
+def procrustes(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> dict[str, float]:
+    """x, y: [N, D], Y not all 0."""
+    left, _, right = np.linalg.svd(x.T @ y)
+    size = float(np.linalg.norm(y))
+    return {"residual": float(np.linalg.norm(x @ (left @ right) - y)) / size, "plain": float(np.linalg.norm(x - y)) / size}
+
+
+def cost(contract: Contract, natural: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Rows and seconds by kind of stage, beside the rows that training all three models anew every day would take."""
+    kinds: dict[str, dict[str, float]] = {}
+    daily: dict[str, int] = {}
+    for outcome in outcomes:
+        if outcome.manifest is None:
+            continue
+        kind = outcome.planned.stage.kind
+        entry = kinds.setdefault(kind, {"num_stages": 0, "rows": 0, "wall_s": 0.0})
+        entry["num_stages"] += 1
+        entry["rows"] += sum(outcome.manifest.result["rows_trained"].values())
+        entry["wall_s"] += outcome.manifest.result.get("wall_s", 0.0)
+    served = [outcome.planned for outcome in outcomes if outcome.planned.stage.kind == "actr" and outcome.manifest]
+    widest: dict[Kind, int] = {}
+    for outcome in outcomes:
+        span = outcome.planned.stage.train
+        widest[outcome.planned.stage.kind] = max(widest.get(outcome.planned.stage.kind, 0), (span.stop - span.start).days)
+    for kind, num_days in widest.items():
+        days = contract.domains[contract.target if kind == "actr" else natural].days
+        for planned in served:
+            first, last = planned.stage.day - timedelta(days=num_days), planned.stage.day
+            daily[kind] = daily.get(kind, 0) + sum(split.num_rows for day, split in days.items() if first <= date.fromisoformat(day) < last)
+    return {"kinds": kinds, "all_daily_rows": daily}
+
+
+def _same_rows(one: ServedRows, other: ServedRows) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(a, b) for a, b in ((one.day, other.day), (one.group, other.group), (one.time, other.time), (one.label, other.label))
+    )

@@ -1,0 +1,188 @@
+"""What a roll comes to: roll.json for machines, roll.html to show."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
+from pipelines.roll_config import REFERENCE, Roll
+from pipelines.roll_figures import METRICS, by_day, compared, cost, drift, forgetting, metrics_of
+from pipelines.roll_run import Outcome
+from pipelines.roll_scores import days_away, served_rows
+from pipelines.roll_stage import RollPlan
+from pipelines.roll_store import RollStore
+from raytrain.data.contract import Contract
+from raytrain.training.report import METRIC_TITLES, masked, number, render, signed
+
+Result = dict[str, Any]
+
+
+def write_roll_report(
+    store: RollStore,
+    roll: Roll,
+    contract: Contract,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    plans: Mapping[str, RollPlan],
+    console: Console,
+) -> Result:
+    """Measures what the arms have served and writes both files; returns what roll.json holds."""
+    full = plans[REFERENCE]
+    path = str(full.stages[0].job.data.path)
+    rows = {name: served_rows(store, found) for name, found in outcomes.items()}
+    if roll.num_resamples and len(rows) > 1:
+        console.print(f"comparing {len(rows)} arms, {roll.num_resamples:,} resamples of users each", highlight=False)
+    away = {name: days_away(contract, path, own) for name, own in rows.items()}
+    every = {outcome.planned.name: outcome for found in outcomes.values() for outcome in found}
+    result: Result = {
+        "name": roll.name,
+        "dataset": contract.dataset,
+        "natural": full.natural,
+        "ads": contract.target,
+        "mode": roll.calendar.actr.mode,
+        "arms": {
+            name: {
+                "changes": list(roll.arms.get(name, ())),
+                "stages": [outcome.planned.name for outcome in found],
+                "num_days": len({int(day) for day in rows[name].day}),
+                "num_rows": len(rows[name]),
+                "pooled": metrics_of(rows[name]),
+                "days": by_day(rows[name]),
+                "cost": cost(contract, full.natural, found),
+            }
+            for name, found in outcomes.items()
+        },
+        "comparisons": compared(rows, roll.num_resamples),
+        "forgetting": {
+            "active_days": roll.forgetting.active_days,
+            "dormant_days": roll.forgetting.dormant_days,
+            "arms": forgetting(rows, away, roll.forgetting, roll.num_resamples),
+        },
+        "drift": drift(store, list(every.values())),
+        "stages": [_stage(outcome) for outcome in every.values()],
+        "failed": [
+            {"stage": name, "state": outcome.state, "error": outcome.error}
+            for name, outcome in every.items()
+            if outcome.state != "finished"
+        ],
+        "num_resamples": roll.num_resamples,
+    }
+    store.storage.write_text("roll.json", json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n")
+    store.storage.write_text("roll.html", page(result))
+    return result
+
+
+def page(result: Result) -> str:
+    """The report of what roll.json holds."""
+    return render(
+        "roll.html.j2",
+        result=result,
+        summary=summary(result),
+        titles=[METRIC_TITLES[metric] for metric in METRICS],
+        arms=_arm_rows(result),
+        pairs=_pair_rows(result),
+        forgetting=_forgetting_rows(result),
+        cost=_cost_rows(result),
+        charts=[*day_charts(result), *drift_charts(result)],
+        lineage=lineage_chart(result),
+    )
+
+
+def summary(result: Result) -> str:
+    """The findings in words; only an interval that leaves out 0 lets one arm be called better."""
+    full = result["arms"][REFERENCE]
+    if not full["num_rows"]:
+        return "No day has been scored yet."
+    parts = [f"The chain served {full['num_days']} days, {full['num_rows']:,} rows: GAUC {number(full['pooled']['gauc'])}."]
+    for found in result["comparisons"]:
+        if found["metric"] == "gauc":
+            verdict = {"better": "better than", "worse": "worse than"}.get(found["verdict"], "undecided against")
+            parts.append(f"It is {verdict} {found['b']} ({signed(found['difference'])}).")
+    if result["failed"]:
+        parts.append(f"{len(result['failed'])} stages are missing.")
+    return " ".join(parts)
+
+
+def _stage(outcome: Outcome) -> Result:
+    stage, manifest = outcome.planned.stage, outcome.manifest
+    found: Result = {
+        "name": outcome.planned.name,
+        "kind": stage.kind,
+        "day": str(stage.day),
+        "train": [str(stage.train.start), str(stage.train.stop)],
+        "parents": [parent.name for parent in outcome.planned.parents],
+        "state": outcome.state,
+    }
+    if manifest is not None:
+        found |= {"rows": manifest.result["rows_trained"], "wall_s": manifest.result.get("wall_s"), "steps": manifest.result["num_steps"]}
+    return found | ({"error": masked(outcome.error)} if outcome.error else {})
+
+
+def _arm_rows(result: Result) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "changes": ", ".join(arm["changes"]) or "the file as it stands",
+            "num_days": arm["num_days"],
+            "num_rows": f"{arm['num_rows']:,}",
+            "cells": [number(arm["pooled"][metric]) for metric in METRICS],
+        }
+        for name, arm in result["arms"].items()
+    ]
+
+
+def _pair_rows(result: Result) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for found in result["comparisons"]:
+        row = rows.setdefault(found["b"], {"name": f"{found['a']} \u2212 {found['b']}", "cells": []})
+        row["cells"].append(
+            {
+                "difference": signed(found["difference"]),
+                "interval": f"[{signed(found['low'])}, {signed(found['high'])}]",
+                "verdict": found["verdict"],
+            }
+        )
+    return list(rows.values())
+
+
+def _forgetting_rows(result: Result) -> list[dict[str, Any]]:
+    rows = []
+    for name, found in result["forgetting"]["arms"].items():
+        more = found.get("more_than_full")
+        has = "index" in found
+        rows.append(
+            {
+                "name": name,
+                "active": f"{number(found.get('active_auc'))} ({found['num_active_rows']:,} rows)",
+                "dormant": f"{number(found.get('dormant_auc'))} ({found['num_dormant_rows']:,} rows)",
+                "index": f"{signed(found['index'])} [{signed(found['low'])}, {signed(found['high'])}]" if has else "too few rows",
+                "more": f"{signed(more['difference'])} [{signed(more['low'])}, {signed(more['high'])}]" if more else "\u2013",
+            }
+        )
+    return rows
+
+
+def _cost_rows(result: Result) -> list[dict[str, Any]]:
+    found = result["arms"][REFERENCE]["cost"]
+    return [
+        {
+            "kind": kind,
+            "num_stages": int(values["num_stages"]),
+            "rows": f"{values['rows']:,.0f}",
+            "wall": str(timedelta(seconds=round(values["wall_s"]))),
+            "daily": f"{found['all_daily_rows'].get(kind, 0):,}",
+            "share": number(values["rows"] / found["all_daily_rows"][kind], 3) if found["all_daily_rows"].get(kind) else "\u2013",
+        }
+        for kind, values in found["kinds"].items()
+    ]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

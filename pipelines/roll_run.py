@@ -1,0 +1,165 @@
+"""Runs the stages of a roll that are due, days in order; what is finished is never run twice."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Literal
+
+from rich.console import Console
+
+from pipelines.roll_config import Calendar
+from pipelines.roll_stage import PlannedStage
+from pipelines.roll_store import Lease, Manifest, RollStore, data_hashes, schema_hash
+from raytrain.config import CONFIG_FILE, JobConfig
+from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract
+from raytrain.data.days import contract_of
+from raytrain.errors import RaytrainError, RunError
+from raytrain.training.report import masked
+
+Train = Callable[[JobConfig, Console, bool], dict[str, Any]]
+"""(job, console, whether to go on with a run of that name) -> result"""
+State = Literal["finished", "failed", "blocked"]
+RESULT_KEYS = ("rows_trained", "rows_quarantined", "num_steps", "train_samples_per_s", "wall_s", "best_checkpoint", "test", "starts")
+
+
+@dataclass
+class Outcome:
+    """How a stage ended."""
+
+    planned: PlannedStage
+    state: State
+    manifest: Manifest | None = None
+    error: str | None = None
+    ran_s: float = 0.0
+    """0 for a stage that was finished before"""
+
+
+@dataclass
+class RollRunner:
+    """Runs stages into a store."""
+
+    store: RollStore
+    calendar: Calendar
+    contract: Contract
+    console: Console
+    train: Train
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def run(self, stages: Sequence[PlannedStage], lease: Lease) -> list[Outcome]:
+        """Every stage in turn; one that fails stops only what is made from it."""
+        left = [planned for planned in stages if planned.name not in self.outcomes]
+        for number, planned in enumerate(left, 1):
+            # A lease that is lost ends the roll before it writes again.
+            lease.check()
+            outcome = self._stage(planned, f"stage {number} of {len(left)}", self._time_left(left[number - 1 :]))
+            self.outcomes[planned.name] = outcome
+        return [self.outcomes[planned.name] for planned in stages]
+
+    def _stage(self, planned: PlannedStage, place: str, left: str) -> Outcome:
+        broken = [parent.name for parent in planned.parents if self.outcomes[parent.name].state != "finished"]
+        if broken:
+            error = f"needs {', '.join(broken)}"
+            self.console.print(f"{planned.name}: left out, {error}", style="yellow", highlight=False)
+            return Outcome(planned, "blocked", error=error)
+        try:
+            read = self.store.read(planned.name)
+            if read is not None:
+                self._check_data(planned, read[0])
+                self.store.parents(planned)
+                return Outcome(planned, "finished", read[0])
+            self._check_age(planned)
+            self.store.parents(planned)
+            self.console.print(f"[bold]{place}: {planned.name}[/bold]  {described(planned)}  {left}", highlight=False)
+            started = time.monotonic()
+            result = self.train(planned.job, self.console, self._can_go_on(planned))
+            manifest = self.store.commit(planned, self.contract, {key: result[key] for key in RESULT_KEYS if key in result})
+            return Outcome(planned, "finished", manifest, ran_s=time.monotonic() - started)
+        except RaytrainError as err:
+            self.console.print(f"{planned.name} failed: {masked(str(err))}", style="red", markup=False, highlight=False)
+            return Outcome(planned, "failed", error=masked(str(err)))
+
+    def _can_go_on(self, planned: PlannedStage) -> bool:
+        """Whether the stage was begun on the rows that there are now; one that was begun on others is deleted."""
+        run = self.store.run(planned)
+        if not run.exists(CONFIG_FILE):
+            return False
+        same = run.exists(CONTRACT_FILE) and load_contract(run.uri) == contract_of(planned.job.data)
+        if not same:
+            self.console.print(f"{planned.name}: its data set was prepared anew since it was begun, so it begins again", highlight=False)
+            run.delete_dir("")
+        return same
+
+    def _check_data(self, planned: PlannedStage, manifest: Manifest) -> None:
+        """Raises RunError where a finished stage was trained on other rows, or on other tables, than there are now."""
+        if manifest.contract != schema_hash(self.contract):
+            raise RunError(
+                f"A chain goes on with the tables and features it was begun with. Received: {planned.job.data.path}, whose tables or "
+                f"features are not those that {planned.name} was trained with. Prepare the data set as it was, or set another output."
+            )
+        if self.calendar.changed_data == "keep":
+            return
+        now = data_hashes(self.contract, planned)
+        changed = sorted(day for day in {**manifest.data, **now} if manifest.data.get(day) != now.get(day))
+        if changed:
+            raise RunError(
+                f"A stage is finished with the rows it was trained on. Received: {planned.name}, and other rows now on "
+                f"{', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}. Set calendar.changed_data=keep to go on with it, "
+                "or delete its directory to train it, and what is made from it, anew."
+            )
+
+    def _check_age(self, planned: PlannedStage) -> None:
+        """Raises RunError, or warns, where a parent is too old for the day that is served."""
+        if planned.stage.kind != "actr":
+            return
+        for newest, days in _limits(self.calendar, planned):
+            age = (planned.stage.day - newest.day).days
+            if age > days:
+                text = f"{planned.name} would be made from {newest.name}, {age} days old, calendar.{newest.kind}.max_age_days={days}"
+                if self.calendar.stale == "stop":
+                    raise RunError(f"A parent may not be stale. Received: {text}. Roll what is due, raise it, or set calendar.stale=warn.")
+                self.console.print(f"warning: {text}", style="yellow", highlight=False)
+
+    def _time_left(self, left: Sequence[PlannedStage]) -> str:
+        """From the mean time of stages of each kind that ran here."""
+        ran: dict[str, list[float]] = {}
+        for outcome in self.outcomes.values():
+            if outcome.ran_s:
+                ran.setdefault(outcome.planned.stage.kind, []).append(outcome.ran_s)
+        if not ran:
+            return "time left: known after the first stage"
+        known = [seconds for of_kind in ran.values() for seconds in of_kind]
+        left_s = 0.0
+        for planned in left:
+            of_kind = ran.get(planned.stage.kind, known)
+            left_s += sum(of_kind) / len(of_kind)
+        return f"about {int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d} left"
+
+
+def described(planned: PlannedStage) -> str:
+    """What a stage is trained on and from, in a line."""
+    span, stage = planned.stage.train, planned.stage
+    start = f", from {stage.start.name}" if stage.start else ""
+    months = f", snapshots {', '.join(str(snapshot.day) for snapshot in stage.snapshots)}" if stage.snapshots else ""
+    return f"{planned.job.data.domain} {span.start} to {last_day(span.stop)}{start}{months}"
+
+
+def last_day(stop: date) -> date:
+    return date.fromordinal(stop.toordinal() - 1)
+
+
+def _limits(calendar: Calendar, planned: PlannedStage) -> list[tuple[Any, int]]:
+    found = []
+    if planned.stage.snapshots and calendar.tpm is not None:
+        found.append((planned.stage.snapshots[-1], calendar.tpm.max_age_days))
+    if planned.stage.start is not None and planned.stage.start.kind == "cpm" and calendar.cpm is not None:
+        found.append((planned.stage.start, calendar.cpm.max_age_days))
+    return found
+
+
+def states(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+    """State -> stages that ended so."""
+    counts = {"finished": 0, "failed": 0, "blocked": 0}
+    for outcome in outcomes:
+        counts[outcome.state] += 1
+    return counts

@@ -1,0 +1,121 @@
+"""The days that a roll has served: every row's prediction, and how long its user had been away.
+
+A stage scores its day right after training where the day's rows are there; where they come later, the next roll scores them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from pipelines.roll_run import Outcome
+from pipelines.roll_store import RollStore
+from pipelines.study_compare import PREDICTIONS, read_predictions
+from raytrain.data.contract import Contract
+from raytrain.errors import RaytrainError
+from raytrain.storage import Storage
+from raytrain.training.report import masked
+
+LATE_SCORES = "late_scores.json"
+"""Metrics of a day whose rows came after its model was trained."""
+Column = npt.NDArray[Any]
+
+_EPOCH = date(1970, 1, 1)
+_KEY = 1 << 34
+"""Above every time in seconds"""
+
+
+def score_late_days(store: RollStore, contract: Contract, outcomes: Sequence[Outcome], console: Console) -> None:
+    """Scores the day of every finished daily model that has not been scored and whose rows have come."""
+    for outcome in {outcome.planned.name: outcome for outcome in outcomes}.values():
+        stage, manifest = outcome.planned.stage, outcome.manifest
+        if manifest is None or stage.kind != "actr" or scored(store, outcome) is not None:
+            continue
+        if stage.day.isoformat() not in contract.domains[contract.target].days:
+            continue
+        run = store.run(outcome.planned)
+        stop = stage.day + timedelta(days=1)
+        console.print(f"scoring {stage.day} with {outcome.planned.name}", highlight=False)
+        try:
+            run.delete_dir(PREDICTIONS)
+            from raytrain.run import predict
+
+            overrides = (f"data.days.test={{start: {stage.day}, stop: {stop}}}",)
+            metrics = predict(run.uri, "test", None, overrides, run.join(PREDICTIONS), console)
+        except RaytrainError as err:
+            console.print(f"{stage.day} could not be scored: {masked(str(err))}", style="red", markup=False, highlight=False)
+            continue
+        known = {domain: {name: None if value != value else value for name, value in found.items()} for domain, found in metrics.items()}
+        run.write_text(LATE_SCORES, json.dumps(known, indent=2) + "\n")
+
+
+def scored(store: RollStore, outcome: Outcome) -> dict[str, Any] | None:
+    """Metrics of the day that a daily model served; None where it has not been scored."""
+    if outcome.manifest is None:
+        return None
+    test: dict[str, dict[str, Any]] = outcome.manifest.result.get("test") or {}
+    run = store.run(outcome.planned)
+    if not test and run.exists(LATE_SCORES):
+        test = json.loads(run.read_text(LATE_SCORES))
+    return next(iter(test.values()), None)
+
+
+@dataclass(frozen=True, eq=False)
+class ServedRows:
+    """The N rows of the days that an arm has served, by (day, fragment, row): columns of equal length."""
+
+    day: Column
+    """int64, days since 1970"""
+    group: Column
+    time: Column
+    label: Column
+    prediction: Column
+
+    def take(self, rows: Column) -> "ServedRows":
+        return ServedRows(*(column[rows] for column in (self.day, self.group, self.time, self.label, self.prediction)))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def served_rows(store: RollStore, outcomes: Sequence[Outcome]) -> ServedRows:
+    """Of the daily models that have been scored, by day."""
+    parts: list[dict[str, Column]] = []
+    for outcome in sorted(outcomes, key=lambda found: found.planned.stage.day):
+        if outcome.planned.stage.kind != "actr" or scored(store, outcome) is None:
+            continue
+        columns = read_predictions(store.run(outcome.planned), str(outcome.planned.job.data.domain))
+        day = (outcome.planned.stage.day - _EPOCH).days
+        parts.append(columns | {"day": np.full(len(columns["label"]), day)})
+    names = ("day", "group", "time", "label", "prediction")
+    return ServedRows(*(np.concatenate([part[name] for part in parts] or [np.zeros(0)]) for name in names))
+
+
+def days_away(contract: Contract, data_path: str, rows: ServedRows) -> npt.NDArray[np.float64]:
+    """[N] days since the newest event of a row's user strictly before it, in any domain's history; infinite without one."""
+    storage = Storage(data_path)
+    newest = np.full(len(rows), -np.inf)
+    for domain in contract.domains.values():
+        files = [] if domain.history is None else storage.list_files(domain.history.path, ".parquet")
+        for file in files:
+            with storage.filesystem.open_input_file(storage.path(file)) as handle:
+                table = pq.ParquetFile(handle).read(columns=["user", "time"]).combine_chunks()
+            users, lists = table.column("user").to_numpy(), table.column("time").chunk(0) if len(table) else None
+            if lists is None:
+                continue
+            # Users ascend and their times do, so (place of the user, time) is one ascending key.
+            place = np.repeat(np.arange(len(users)), np.diff(lists.offsets.to_numpy()))
+            times = lists.flatten().to_numpy()
+            own = np.searchsorted(users, rows.group)
+            is_here = (own < len(users)) & (users[np.minimum(own, len(users) - 1)] == rows.group)
+            event = np.searchsorted(place * _KEY + times, own[is_here] * _KEY + rows.time[is_here]) - 1
+            found = (event >= 0) & (place[np.maximum(event, 0)] == own[is_here])
+            index = np.flatnonzero(is_here)[found]
+            newest[index] = np.maximum(newest[index], times[event[found]])
+    return np.asarray((rows.time - newest) / 86_400)
