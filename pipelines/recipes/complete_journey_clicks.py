@@ -10,8 +10,11 @@ A basket has a negative at most once, so there are somewhat fewer than asked for
 
 Domains: ads (target) is the department DRUG GM, natural (source) is GROCERY; the households are the same, the products are not.
 Histories hold every purchase, of the long tail too; a negative is an event of none. No sample is made of purchases before
-``first_day``, when little is known of popularity, of products that nobody bought before in the time looked at, and of more than
-``max_natural_products`` of a natural basket: they are history alone.
+``first_day``, when little is known of popularity, of products that nobody bought before in the time looked at (19% of the ads
+domain's purchases, 3% of the natural one's), and of more than ``max_natural_products`` of a natural basket: they are history alone.
+
+Ads of 2017-09, AUC and GAUC of trivial rankers: 0.620, 0.620 by ``log_popularity``; 0.681, 0.681 by how often the household bought the
+product before; 0.719, 0.719 by the second, ties by the first; 0.717, 0.726 by how often it bought the category before.
 """
 
 from datetime import date
@@ -58,7 +61,7 @@ class CompleteJourneyClicksRecipe(Section):
     popularity_power: Annotated[float, Field(ge=0, le=1)] = 0.75
     """1 draws negatives as products are bought, 0 every product that was bought alike."""
     max_natural_products: PositiveInt | None = 3
-    """Of a natural basket: so many products, drawn, are samples; null: all, which is 4.1 million rows instead of 1.6."""
+    """Of a natural basket: so many products, drawn, are samples; null: all, which is 4.1 million rows instead of 1.3."""
     first_day: date = date(2017, 1, 31)
     known_until: date = date(2017, 6, 1)
     """Mean and std of dense features are of samples before this day."""
