@@ -84,9 +84,11 @@ def test_domains_show_items_of_their_own(overlap):
 )
 def test_rates_of_clicks_are_those_asked_for(rates, expected):
     rule = Rule.of(spec_with(num_users=2_000, num_items=400, **rates))
+    # A low rate hangs on the few pairs that match best, which are others two months later.
+    tolerances = (0.05, 0.1) if rates.get("ad_positive_rate", 1) > 0.001 else (0.2, 0.3)
     for domain, rate in expected.items():
-        for day in (0, 60):
-            assert rule.probability(domain, *many_pairs(rule, domain), day).mean() == pytest.approx(rate, rel=0.1)
+        for day, tolerance in zip((0, 60), tolerances, strict=True):
+            assert rule.probability(domain, *many_pairs(rule, domain), day).mean() == pytest.approx(rate, rel=tolerance)
 
 
 def test_labels_follow_the_probability():

@@ -13,7 +13,8 @@ and variance 1 over the categories, so that nobody likes all of them; and
 
 so what a user likes in one domain tells what the user likes in the other by cos(shift), through the category, which both domains
 have, or through an item of both. How often a user clicks in one domain says nothing about the other. base_domain gives the domain
-its rate of clicks, in expectation over its rows.
+its rate of clicks over the pairs of users and items in the first month; in later ones it moves a little, and the more the lower it is,
+as few users then click at all.
 
 A user who comes in bursts is there on days t with (t + phase_u) mod (active_days + dormant_days) < active_days, t counted from
 ``start``, and then has (active_days + dormant_days) / active_days times the rows of one who is there always: over a year all users
@@ -40,7 +41,7 @@ CATEGORY_SHARE = 0.7
 ITEM_SPREAD = 0.3
 USER_SPREAD = 0.3
 
-_NUM_REFERENCE_ROWS = 20_000
+_NUM_REFERENCE_ROWS = 100_000
 _MAX_LOG_ODDS = 50.0
 
 Floats = npt.NDArray[np.float64]
@@ -177,7 +178,7 @@ def _standard(values: Floats) -> Floats:
 def _base_for(score: Floats, rate: float) -> float:
     """The intercept at which the mean probability is ``rate``, by bisection."""
     low, high = -_MAX_LOG_ODDS, _MAX_LOG_ODDS
-    for _ in range(40):
+    for _ in range(25):
         middle = (low + high) / 2
         low, high = (middle, high) if sigmoid(middle + score).mean() < rate else (low, middle)
     return (low + high) / 2
