@@ -5,7 +5,7 @@ help or harm, and that users who were away are forgotten, has to be there withou
 before the measured ones: of the last week, of the last month, or of all.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from raytrain.data.contract import Contract, load_contract
 from raytrain.data.planted_drift import DOMAINS, PlantedDriftSpec, Rule
@@ -38,14 +39,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scores:
-    """Of a way to rank the measured rows; NaN where a group has one class only."""
+    """Of a way to rank the measured rows; None where these have one class only."""
 
-    auc: float
-    gauc: float
+    auc: float | None
+    gauc: float | None
     """by user"""
-    auc_always: float
+    auc_always: float | None
     """of users who are there every day"""
-    auc_returned: float
+    auc_returned: float | None
     """of users in the first days of a burst"""
 
     @classmethod
@@ -54,11 +55,15 @@ class Scores:
         dormant = rule.dormant[user - 1]
         returned = dormant & (rule.day_of_burst(user, rows["day"].to_numpy()) < RETURNED_DAYS)
         return cls(
-            auc=auc(prediction, label),
-            gauc=gauc(prediction, label, user),
-            auc_always=auc(prediction[~dormant], label[~dormant]),
-            auc_returned=auc(prediction[returned], label[returned]),
+            auc=_known(auc(prediction, label)),
+            gauc=_known(gauc(prediction, label, user)),
+            auc_always=_known(auc(prediction[~dormant], label[~dormant])),
+            auc_returned=_known(auc(prediction[returned], label[returned])),
         )
+
+    def __str__(self) -> str:
+        auc, gauc, always, returned = ("none" if value is None else f"{value:.3f}" for value in astuple(self))
+        return f"{auc} {gauc}, {always} {returned}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class PlantedDriftFigures:
         found = ["; ".join(counts), f"AUC and GAUC of the last {self.measured_days} days' ads, AUC of users always there and come back:"]
         ways = {"truth": self.truth["ads"], "item mean": self.item_mean["ads"], "user mean": self.user_mean["ads"]}
         for way, scores in (ways | {f"learnt from {name}": scores for name, scores in self.learnt.items()}).items():
-            found.append(f"{way}: {scores.auc:.3f} {scores.gauc:.3f}, {scores.auc_always:.3f} {scores.auc_returned:.3f}")
+            found.append(f"{way}: {scores}")
         return found
 
 
@@ -96,26 +101,25 @@ def measure(spec: PlantedDriftSpec, path: str) -> PlantedDriftFigures:
     until = spec.num_days - measured_days
     past = {domain: rows[rows["day"] < until] for domain, rows in samples.items()}
     measured = {domain: rows[rows["day"] >= until] for domain, rows in samples.items()}
-    truth, item_mean, user_mean = ({} for _ in range(3))
-    for domain, rows in measured.items():
-        user, item, day = (rows[name].to_numpy() for name in ("user", "item", "day"))
-        truth[domain] = Scores.of(rule, rows, rule.probability(domain, user, item, day))
-        item_mean[domain], user_mean[domain] = (Scores.of(rule, rows, _mean_of(name, past[domain], rows)) for name in ("item", "user"))
     training = _training_rows(past, until)
     return PlantedDriftFigures(
         num_rows={domain: len(rows) for domain, rows in samples.items()},
         num_positives={domain: int(rows["label"].sum()) for domain, rows in samples.items()},
         measured_days=measured_days,
-        truth=truth,
-        item_mean=item_mean,
-        user_mean=user_mean,
-        learnt={name: Scores.of(rule, measured["ads"], _learn(spec, rows, measured["ads"])) for name, rows in training.items()},
+        truth={domain: Scores.of(rule, rows, _truth(rule, domain, rows)) for domain, rows in measured.items()},
+        item_mean={domain: Scores.of(rule, rows, _mean_of("item", past[domain], rows)) for domain, rows in measured.items()},
+        user_mean={domain: Scores.of(rule, rows, _mean_of("user", past[domain], rows)) for domain, rows in measured.items()},
+        learnt={name: Scores.of(rule, measured["ads"], _learn(rows, measured["ads"])) for name, rows in training.items()},
     )
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _training_rows(past: dict[str, pd.DataFrame], until: int) -> dict[str, pd.DataFrame]:
     """Rows by domain and span; a span without a click of ads is left out, as nothing is learnt from one class."""
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     for span, num_days in (SPANS | {"all": until}).items():
         ads, natural = (past[domain][past[domain]["day"] >= until - num_days] for domain in ("ads", "natural"))
         rows = {f"ads, {span}": ads}
@@ -125,22 +129,20 @@ def _training_rows(past: dict[str, pd.DataFrame], until: int) -> dict[str, pd.Da
     return found
 
 
-def _learn(spec: PlantedDriftSpec, train: pd.DataFrame, rows: pd.DataFrame) -> Floats:
+def _learn(train: pd.DataFrame, rows: pd.DataFrame) -> Floats:
     """[N] log odds of ``rows``."""
-    model = LogisticRegression(C=INVERSE_RIDGE, max_iter=200)
-    model.fit(_design(spec, train), train["label"].to_numpy())
-    return np.asarray(model.decision_function(_design(spec, rows)))
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(C=INVERSE_RIDGE, max_iter=200))
+    model.fit(_design(train), train["label"])
+    return np.asarray(model.decision_function(_design(rows)))
 
 
-def _design(spec: PlantedDriftSpec, rows: pd.DataFrame) -> csr_matrix:
-    """One-hot user, item, category, and user with category."""
-    user, item, category = (rows[name].to_numpy(np.int64) - 1 for name in ("user", "item", "category"))
-    sizes = (spec.num_users, spec.num_all_items, spec.num_categories, spec.num_users * spec.num_categories)
-    starts = np.append(0, np.cumsum(sizes))
-    values = (user, item, category, user * spec.num_categories + category)
-    columns = np.stack([start + value for start, value in zip(starts, values, strict=False)], axis=1)
-    ends = np.arange(len(rows) + 1) * len(values)
-    return csr_matrix((np.ones(columns.size), columns.reshape(-1), ends), shape=(len(rows), int(starts[-1])))
+def _design(rows: pd.DataFrame) -> pd.DataFrame:
+    pair = rows["user"].astype(np.int64) * (1 << 31) + rows["category"]
+    return rows[["user", "item", "category"]].assign(pair=pair)
+
+
+def _truth(rule: Rule, domain: str, rows: pd.DataFrame) -> Floats:
+    return rule.probability(domain, rows["user"].to_numpy(), rows["item"].to_numpy(), rows["day"].to_numpy())
 
 
 def _mean_of(column: str, past: pd.DataFrame, rows: pd.DataFrame) -> Floats:

@@ -84,9 +84,11 @@ def test_domains_show_items_of_their_own(overlap):
 )
 def test_rates_of_clicks_are_those_asked_for(rates, expected):
     rule = Rule.of(spec_with(num_users=2_000, num_items=400, **rates))
+    # A low rate hangs on the few pairs that match best, which are others two months later.
+    tolerances = (0.05, 0.1) if rates.get("ad_positive_rate", 1) > 0.001 else (0.2, 0.3)
     for domain, rate in expected.items():
-        for day in (0, 60):
-            assert rule.probability(domain, *many_pairs(rule, domain), day).mean() == pytest.approx(rate, rel=0.1)
+        for day, tolerance in zip((0, 60), tolerances, strict=True):
+            assert rule.probability(domain, *many_pairs(rule, domain), day).mean() == pytest.approx(rate, rel=tolerance)
 
 
 def test_labels_follow_the_probability():
@@ -143,9 +145,8 @@ def test_the_drifting_part_drifts_and_the_lasting_part_stays():
 
 def test_items_of_a_category_are_alike():
     rule = Rule.of(spec_with(num_items=400))
-    own = rule.item_vectors[rule.categories == 2]
-    alike = np.mean([first @ second for number, first in enumerate(own) for second in own[:number]]) / np.mean(own**2) / own.shape[1]
-    assert alike == pytest.approx(CATEGORY_SHARE, abs=0.35)
+    apart = [rule.item_vectors[rule.categories == category].var(axis=0).mean() for category in range(1, 6)]
+    assert apart == pytest.approx([1 - CATEGORY_SHARE] * 5, rel=0.2)
     assert abs(correlation(np.arange(len(rule.item_effects)), rule.item_effects)) < 0.15
 
 

@@ -6,13 +6,15 @@ calendar month m, d_u(0), d_u(m) = KEPT d_u(m - 1) + sqrt(1 - KEPT^2) e_u(m), an
     natural_u(m) = sqrt(1 - drift) p_u + sqrt(drift) d_u(m)                          (other_u(m) the same of p'_u, d'_u)
     ads_u(m)     = cos(shift) natural_u(m) + sin(shift) other_u(m)
 
-Item i of category k(i) has q_i = sqrt(CATEGORY_SHARE) c_k(i) + sqrt(1 - CATEGORY_SHARE) e_i, wherever it is shown, and
+Item i of category k(i) has q_i = sqrt(CATEGORY_SHARE) c_k(i) + sqrt(1 - CATEGORY_SHARE) e_i, wherever it is shown, c brought to mean 0
+and variance 1 over the categories, so that nobody likes all of them; and
 
     P(click in domain) = sigmoid(base_domain + strength <domain_u(m), q_i> / sqrt(K) + ITEM_SPREAD b_i + USER_SPREAD a_u,domain)
 
 so what a user likes in one domain tells what the user likes in the other by cos(shift), through the category, which both domains
 have, or through an item of both. How often a user clicks in one domain says nothing about the other. base_domain gives the domain
-its rate of clicks, in expectation over its rows.
+its rate of clicks over the pairs of users and items in the first month; in later ones it moves a little, and the more the lower it is,
+as few users then click at all.
 
 A user who comes in bursts is there on days t with (t + phase_u) mod (active_days + dormant_days) < active_days, t counted from
 ``start``, and then has (active_days + dormant_days) / active_days times the rows of one who is there always: over a year all users
@@ -39,7 +41,7 @@ CATEGORY_SHARE = 0.7
 ITEM_SPREAD = 0.3
 USER_SPREAD = 0.3
 
-_NUM_REFERENCE_ROWS = 50_000
+_NUM_REFERENCE_ROWS = 100_000
 _MAX_LOG_ODDS = 50.0
 
 Floats = npt.NDArray[np.float64]
@@ -89,7 +91,7 @@ class Rule:
         ids = 1 + draw.permutation(items)
         pools = {"natural": ids[: spec.num_items], "ads": np.append(ids[: spec.num_shared_items], ids[spec.num_items :])}
         categories = 1 + draw.permutation(np.arange(items) % spec.num_categories)
-        by_category = draw.standard_normal((spec.num_categories, dims))[categories - 1]
+        by_category = _standard(draw.standard_normal((spec.num_categories, dims)))[categories - 1]
         vectors = np.sqrt(CATEGORY_SHARE) * by_category + np.sqrt(1 - CATEGORY_SHARE) * draw.standard_normal((items, dims))
         item_effects = ITEM_SPREAD * draw.standard_normal(items)
         user_effects = {domain: USER_SPREAD * draw.standard_normal(users) for domain in DOMAINS}
@@ -168,10 +170,15 @@ def _turned(spec: PlantedDriftSpec, natural: Floats, other: Floats) -> dict[str,
     return {"natural": natural, "ads": np.cos(angle) * natural + np.sin(angle) * other}
 
 
+def _standard(values: Floats) -> Floats:
+    """Each column at mean 0 and variance 1."""
+    return np.asarray((values - values.mean(axis=0)) / values.std(axis=0))
+
+
 def _base_for(score: Floats, rate: float) -> float:
     """The intercept at which the mean probability is ``rate``, by bisection."""
     low, high = -_MAX_LOG_ODDS, _MAX_LOG_ODDS
-    for _ in range(60):
+    for _ in range(25):
         middle = (low + high) / 2
         low, high = (middle, high) if sigmoid(middle + score).mean() < rate else (low, middle)
     return (low + high) / 2

@@ -36,7 +36,7 @@ class PlantedDriftSpec(Section):
     """Of each domain."""
     overlap: Share = 0.0
     """Share of a domain's items that the other one has too. Categories are shared in any case."""
-    num_categories: PositiveInt = 12
+    num_categories: Annotated[int, Field(ge=2)] = 12
     num_dims: PositiveInt = 6
     """Of preferences and items."""
     strength: Annotated[float, Field(ge=0)] = 2.5
