@@ -18,6 +18,7 @@ from pipelines.roll_run import Outcome
 from pipelines.roll_store import RollStore
 from pipelines.study_compare import PREDICTIONS, read_predictions
 from raytrain.data.contract import Contract
+from raytrain.data.manifest_cache import list_data_files
 from raytrain.errors import RaytrainError
 from raytrain.storage import Storage
 from raytrain.training.report import masked
@@ -102,9 +103,9 @@ def days_away(contract: Contract, data_path: str, rows: ServedRows) -> npt.NDArr
     storage = Storage(data_path)
     newest = np.full(len(rows), -np.inf)
     for domain in contract.domains.values():
-        files = [] if domain.history is None else storage.list_files(domain.history.path, ".parquet")
+        files = [] if domain.history is None else list_data_files(storage, domain.history.path)
         for file in files:
-            with storage.filesystem.open_input_file(storage.path(file)) as handle:
+            with storage.filesystem.open_input_file(storage.path(file.name)) as handle:
                 table = pq.ParquetFile(handle).read(columns=["user", "time"]).combine_chunks()
             users, lists = table.column("user").to_numpy(), table.column("time").chunk(0) if len(table) else None
             if lists is None:

@@ -18,7 +18,8 @@ LAYERS = (
     ("raytrain.errors",),
     ("raytrain.settings", "raytrain.storage"),
     ("raytrain.adsnet_config",),
-    ("raytrain.ltv_config",),
+    ("raytrain.ltv_config", "raytrain.sequence_config"),
+    ("raytrain.ecdctr_config",),
     ("raytrain.model_config",),
     ("raytrain.config",),
     ("raytrain.resources", "raytrain.machine"),
@@ -40,9 +41,12 @@ TORCH_FREE = (
     "raytrain.model_config",
     "raytrain.adsnet_config",
     "raytrain.ltv_config",
+    "raytrain.sequence_config",
+    "raytrain.ecdctr_config",
     "raytrain.resources",
     "raytrain.machine",
     "raytrain.data.contract",
+    "raytrain.data.days",
     "raytrain.data.labels",
     "raytrain.data.manifest",
     "raytrain.data.cursor",
@@ -59,6 +63,7 @@ TORCH_FREE = (
     "raytrain.models.baselines.declarations",
     "raytrain.models.declared",
     "raytrain.models.adsnet.declarations",
+    "raytrain.models.ecdctr.declarations",
     "raytrain.models.adsnet.label_stats",
     "raytrain.footprint",
 )
@@ -80,6 +85,8 @@ MODEL_IMPORTS = (
     "raytrain.model_config",
     "raytrain.adsnet_config",
     "raytrain.ltv_config",
+    "raytrain.sequence_config",
+    "raytrain.ecdctr_config",
 )
 # A network has no cluster, no files and no clock.
 NOT_IN_A_MODEL = ("ray", "torchrec", "torch.distributed", "os", "pathlib", "fsspec", "pyarrow", "time", "datetime", "subprocess")

@@ -38,6 +38,9 @@ from raytrain.embeddings.tables import Embedded, EmbeddedRows
 from raytrain.embeddings.unique import unique_ids
 from raytrain.errors import TablesError
 
+_INNER = "table_"
+"""Of tables' names inside TorchRec, which makes a module of each: one called ``type`` would hide a method."""
+
 
 @dataclass(frozen=True)
 class _Group:
@@ -198,7 +201,7 @@ class ShardedTables:
 
     def planned(self) -> tuple[PlannedTable, ...]:
         """What TorchRec runs, in the form of ``plan_tables``."""
-        actual = {name: sharding for group in self._groups for name, sharding in group.plan.items()}
+        actual = {name.removeprefix(_INNER): sharding for group in self._groups for name, sharding in group.plan.items()}
         return tuple(_planned(config, actual[config.name], self._optimizer.kind) for config in self._configs)
 
     def describe(self) -> str:
@@ -210,7 +213,7 @@ class ShardedTables:
     def _own_weights(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for group in self._groups:
-            found |= {key.removeprefix("embeddings."): value for key, value in group.model.state_dict().items()}
+            found |= {key.removeprefix("embeddings.").removeprefix(_INNER): value for key, value in group.model.state_dict().items()}
         return {f"{config.name}.weight": found[f"{config.name}.weight"] for config in self._configs}
 
     def _own_states(self) -> dict[str, Any]:
@@ -218,7 +221,7 @@ class ShardedTables:
         for group in self._groups:
             if not group.frozen:
                 for values in group.model.fused_optimizer.state_dict()["state"].values():
-                    found |= values
+                    found |= {key.removeprefix(_INNER): value for key, value in values.items()}
         # TorchRec makes no entry on a rank that holds nothing of a table.
         return {key: found[key] for key in self._state_keys() if key in found}
 
@@ -236,7 +239,7 @@ class _FollowPlan:
 
     def partition(self, proposal: list[Any], storage_constraint: Any) -> list[Any]:
         for option in proposal:
-            for shard, planned in zip(option.shards, self._plan[option.name].shards, strict=True):
+            for shard, planned in zip(option.shards, self._plan[option.name.removeprefix(_INNER)].shards, strict=True):
                 shard.rank = planned.rank
         return proposal
 
@@ -255,7 +258,9 @@ def _build_group(configs: list[TableConfig], plan: dict[str, PlannedTable], opti
     frozen = configs[0].frozen
     collection = EmbeddingCollection(
         tables=[
-            EmbeddingConfig(name=config.name, num_embeddings=config.num_rows, embedding_dim=config.dim, feature_names=[config.name])
+            EmbeddingConfig(
+                name=_INNER + config.name, num_embeddings=config.num_rows, embedding_dim=config.dim, feature_names=[config.name]
+            )
             for config in configs
         ],
         # No memory yet: a rank allocates its shards, never a whole table.
@@ -269,7 +274,7 @@ def _build_group(configs: list[TableConfig], plan: dict[str, PlannedTable], opti
     apply_optimizer_in_backward(fused, collection.parameters(), arguments)
     sharder = EmbeddingCollectionSharder()
     constraints = {
-        config.name: ParameterConstraints(
+        _INNER + config.name: ParameterConstraints(
             sharding_types=[plan[config.name].sharding],
             compute_kernels=["fused"],
             min_partition=column_block(config.dim, num_ranks),
