@@ -81,7 +81,7 @@ class GainSection(Section):
     """What remains of a slice's evidence when more comes; 0 judges by the step alone, as the paper's siamese arm does."""
     min_rows: NonNegativeInt = 20
     """Rows of a slice that are seen before it is judged; until then it is left out."""
-    probe_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    probe_decay: Annotated[float, Field(ge=0, lt=1)] = 0.97
     """Of probe=internal: what remains of the running gradient at the next step."""
     refresh_steps: PositiveInt = 4
     """Steps between looks at held-out rows, for the gradient of probe=held_out and for reference=held_out."""
