@@ -7,6 +7,7 @@ classes that belong there, and tensors with ``weights_only``.
 
 import io
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,10 @@ def _save(state: dict[str, Any], directory: str | Path) -> None:
 
 def _load(state: dict[str, Any], storage: Storage, alone: bool = False) -> None:
     try:
-        load(state, storage_reader=_Reader(storage), no_dist=alone or not dist.is_initialized())
+        with warnings.catch_warnings():
+            # It is as asked: one process reads.
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(state, storage_reader=_Reader(storage), no_dist=alone or not dist.is_initialized())
     except CheckpointException as err:
         reasons = "; ".join(f"rank {rank}: {failure}" for rank, (failure, _) in sorted(err.failures.items()))
         raise RunError(
