@@ -7,6 +7,7 @@ The same command goes on where it was ended: a finished stage is kept, an interr
 of its own under ``<output>/stages/``, and can be scored like any other.
 """
 
+import sys
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from pipelines.roll_config import REFERENCE, Roll, load_roll
 from pipelines.roll_report import write_roll_report
-from pipelines.roll_run import Outcome, RollRunner, Train, described, states
+from pipelines.roll_run import Outcome, RollRunner, Train, last_day, states
 from pipelines.roll_scores import score_late_days
 from pipelines.roll_stage import RollPlan, plan_roll
 from pipelines.roll_store import Lease, RollStore
@@ -79,8 +80,8 @@ def show_plan(
     shown: set[str] = set()
     store = RollStore(rolls[REFERENCE].directory)
     table = Table(box=None, pad_edge=False)
-    for title in ("stage", "serves from", "trained on", "rows", "state"):
-        table.add_column(title, justify="right" if title == "rows" else "left", no_wrap=title != "trained on")
+    for title in ("stage", "first day of rows", "last day", "rows", "from", "snapshots of", "state"):
+        table.add_column(title, justify="right" if title == "rows" else "left", no_wrap=True)
     for name, roll in rolls.items():
         plan = plan_roll(name, roll, first, last)
         for planned in plan.stages:
@@ -89,8 +90,12 @@ def show_plan(
             shown.add(planned.name)
             state = "finished" if store.read(planned.name) else "due"
             rows = num_rows(plan.contract, planned.job)
-            table.add_row(planned.name, str(planned.stage.day), described(planned), f"{rows:,}", state)
-    console.print(table)
+            span, stage = planned.stage.train, planned.stage
+            months = " ".join(f"{snapshot.day:%Y-%m}" for snapshot in stage.snapshots)
+            days = (str(span.start), str(last_day(span.stop)))
+            table.add_row(planned.name, *days, f"{rows:,}", stage.start.name if stage.start else "-", months or "-", state)
+    # A table that is piped into a file is not cut at 80 columns.
+    (console if sys.stdout.isatty() else Console(width=160)).print(table)
 
 
 def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:
