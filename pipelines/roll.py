@@ -62,6 +62,7 @@ def run_roll(
             console.print(_announced(name, plan, store, console), highlight=False)
             outcomes[name] = runner.run(plan.stages, lease)
         score_late_days(store, contract, [outcome for found in outcomes.values() for outcome in found], console)
+        lease.check()
         result = write_roll_report(store, full, contract, outcomes, plans, console)
     counts = states(list(done.values()))
     console.print(
@@ -88,7 +89,7 @@ def show_plan(
             if planned.name in shown:
                 continue
             shown.add(planned.name)
-            state = "finished" if store.read(planned.name) else "due"
+            state = "finished" if store.is_finished(planned) else "due"
             rows = num_rows(plan.contract, planned.job)
             span, stage = planned.stage.train, planned.stage
             months = " ".join(f"{snapshot.day:%Y-%m}" for snapshot in stage.snapshots)
@@ -119,7 +120,7 @@ def num_rows(contract: Contract, job: JobConfig) -> int:
 
 def _announced(name: str, plan: RollPlan, store: RollStore, console: Console) -> str:
     counts = {kind: sum(planned.stage.kind == kind for planned in plan.stages) for kind in ("tpm", "cpm", "actr")}
-    num_done = sum(store.read(planned.name) is not None for planned in plan.stages)
+    num_done = sum(store.is_finished(planned) for planned in plan.stages)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     return f"arm {name}: {len(plan.stages)} stages ({listed}), {num_done} finished earlier"
 

@@ -67,7 +67,7 @@ class Chain:
             )
         self._calendar, self._days, self._months = calendar, days, months
         self._cpms: dict[date, Stage] = {}
-        self._tpms: dict[tuple[date, date], Stage] = {}
+        self._tpms: dict[date, Stage] = {}
 
     def served(self, first: date, last: date) -> Iterator[Stage]:
         """The daily model of each day from ``first`` to ``last``, itself included; every other stage is a parent of one of them."""
@@ -111,13 +111,12 @@ class Chain:
         before: Stage | None = None
         found = []
         for month in self._firsts(day):
-            key = (month, before.day if before else month)
-            if key not in self._tpms:
+            if month not in self._tpms:
                 span = _span(month, section.first_days, self._days.natural_start)
                 if before is not None and section.mode == "incremental":
                     span = DaySpan(start=before.day, stop=month)
-                self._tpms[key] = Stage("tpm", month, span, before)
-            before = self._tpms[key]
+                self._tpms[month] = Stage("tpm", month, span, before)
+            before = self._tpms[month]
             found.append(before)
         return tuple(found[-count:])
 

@@ -72,7 +72,8 @@ def lineage_chart(result: Mapping[str, Any]) -> Any:
     wanted = result["arms"][REFERENCE]["stages"]
     if not wanted:
         return None
-    drawn = figure(10.6, 3.6)
+    # The page shows it at 42 rem: letters are as large as in the narrower charts.
+    drawn = figure(7.4, 3.6)
     axes = drawn.axes[0]
     place = {name: (_number(stages[name]["day"]), _height(stages, name, wanted)) for name in wanted}
     for name in wanted:
@@ -115,7 +116,9 @@ def _number(day: str) -> float:
 
 def _date_axis(axes: Axes) -> None:
     axes.xaxis_date()
-    locator = mdates.AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+    first, last = axes.dataLim.intervalx
+    # Of few days Matplotlib would mark hours, of a single one years.
+    locator = mdates.DayLocator() if last - first < _SMOOTHED_DAYS else mdates.AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     if len(axes.get_yticks()) > 8:

@@ -110,6 +110,10 @@ class Roll(Section):
     def directory(self) -> str:
         return self.output or f"runs/rolls/{self.name}"
 
+    @property
+    def data_path(self) -> str:
+        return str(self.base.get("data", {}).get("path"))
+
     def job_values(self, kind: Kind) -> dict[str, Any]:
         """The job of a kind of stage, before the calendar's part of it."""
         return _laid_over(self.base, getattr(self, kind))
@@ -127,9 +131,14 @@ def load_roll(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Roll
     full = _checked(values, str(path))
     if REFERENCE in full.arms:
         raise ConfigError(f"{path}: Arm {REFERENCE} is the file as it stands. Received: arms.{REFERENCE}. Rename it.")
-    return {REFERENCE: full} | {
-        name: _checked(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()
-    }
+    arms = {name: _checked(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()}
+    for name, arm in arms.items():
+        if (arm.directory, arm.data_path) != (full.directory, full.data_path):
+            raise ConfigError(
+                f"{path}: Arms share a data set and a directory. Received: arm {name} with {arm.data_path} in {arm.directory}, the file "
+                f"with {full.data_path} in {full.directory}. Roll it from a file of its own."
+            )
+    return {REFERENCE: full} | arms
 
 
 def _checked(values: Mapping[str, Any], origin: str) -> Roll:

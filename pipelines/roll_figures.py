@@ -66,7 +66,9 @@ def forgetting(
     """
     found: dict[str, Any] = {}
     for name, own in rows.items():
-        is_active, is_dormant = away[name] <= section.active_days, away[name] > section.dormant_days
+        is_active = away[name] <= section.active_days
+        # A user without a past has nothing that could be forgotten.
+        is_dormant = (away[name] > section.dormant_days) & np.isfinite(away[name])
         counts = {"num_active_rows": int(is_active.sum()), "num_dormant_rows": int(is_dormant.sum())}
         found[name] = counts
         if min(counts.values()) < MIN_ROWS:

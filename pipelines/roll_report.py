@@ -1,7 +1,6 @@
 """What a roll comes to: roll.json for machines, roll.html to show."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,7 @@ from pipelines.roll_figures import METRICS, by_day, compared, cost, drift, forge
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_stage import RollPlan
-from pipelines.roll_store import RollStore
+from pipelines.roll_store import RollStore, finite
 from raytrain.data.contract import Contract
 from raytrain.training.report import METRIC_TITLES, masked, number, render, signed
 
@@ -31,11 +30,10 @@ def write_roll_report(
 ) -> Result:
     """Measures what the arms have served and writes both files; returns what roll.json holds."""
     full = plans[REFERENCE]
-    path = str(full.stages[0].job.data.path)
     rows = {name: served_rows(store, found) for name, found in outcomes.items()}
     if roll.num_resamples and len(rows) > 1:
         console.print(f"comparing {len(rows)} arms, {roll.num_resamples:,} resamples of users each", highlight=False)
-    away = {name: days_away(contract, path, own) for name, own in rows.items()}
+    away = {name: days_away(contract, roll.data_path, own) for name, own in rows.items()}
     every = {outcome.planned.name: outcome for found in outcomes.values() for outcome in found}
     result: Result = {
         "name": roll.name,
@@ -70,7 +68,7 @@ def write_roll_report(
         ],
         "num_resamples": roll.num_resamples,
     }
-    store.storage.write_text("roll.json", json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n")
+    store.storage.write_text("roll.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
     store.storage.write_text("roll.html", page(result))
     return result
 
@@ -178,11 +176,3 @@ def _cost_rows(result: Result) -> list[dict[str, Any]]:
         }
         for kind, values in found["kinds"].items()
     ]
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines.roll_config import Calendar
 from pipelines.roll_stage import PlannedStage
-from pipelines.roll_store import Lease, Manifest, RollStore, data_hashes, schema_hash
+from pipelines.roll_store import Lease, LeaseLostError, Manifest, RollStore, data_hashes, schema_hash
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract
 from raytrain.data.days import contract_of
@@ -47,16 +47,19 @@ class RollRunner:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, stages: Sequence[PlannedStage], lease: Lease) -> list[Outcome]:
-        """Every stage in turn; one that fails stops only what is made from it."""
+        """Every stage in turn; one that fails stops only what is made from it.
+
+        Raises:
+            LeaseLostError: another roll has taken the directory over; nothing is written after it has.
+        """
         left = [planned for planned in stages if planned.name not in self.outcomes]
         for number, planned in enumerate(left, 1):
-            # A lease that is lost ends the roll before it writes again.
             lease.check()
-            outcome = self._stage(planned, f"stage {number} of {len(left)}", self._time_left(left[number - 1 :]))
-            self.outcomes[planned.name] = outcome
+            place = f"stage {number} of {len(left)}"
+            self.outcomes[planned.name] = self._stage(planned, lease, place, self._time_left(left[number - 1 :]))
         return [self.outcomes[planned.name] for planned in stages]
 
-    def _stage(self, planned: PlannedStage, place: str, left: str) -> Outcome:
+    def _stage(self, planned: PlannedStage, lease: Lease, place: str, left: str) -> Outcome:
         broken = [parent.name for parent in planned.parents if self.outcomes[parent.name].state != "finished"]
         if broken:
             error = f"needs {', '.join(broken)}"
@@ -73,11 +76,16 @@ class RollRunner:
             self.console.print(f"[bold]{place}: {planned.name}[/bold]  {described(planned)}  {left}", highlight=False)
             started = time.monotonic()
             result = self.train(planned.job, self.console, self._can_go_on(planned))
+            # Training takes long: whoever has taken the directory over since is the one to write.
+            lease.check()
             manifest = self.store.commit(planned, self.contract, {key: result[key] for key in RESULT_KEYS if key in result})
             return Outcome(planned, "finished", manifest, ran_s=time.monotonic() - started)
-        except RaytrainError as err:
-            self.console.print(f"{planned.name} failed: {masked(str(err))}", style="red", markup=False, highlight=False)
-            return Outcome(planned, "failed", error=masked(str(err)))
+        except LeaseLostError:
+            raise
+        except Exception as err:  # One stage's failure, of whatever kind, must not cost those that are not made from it.
+            error = masked(str(err) if isinstance(err, RaytrainError) else f"{type(err).__name__}: {err}")
+            self.console.print(f"{planned.name} failed: {error}", style="red", markup=False, highlight=False)
+            return Outcome(planned, "failed", error=error)
 
     def _can_go_on(self, planned: PlannedStage) -> bool:
         """Whether the stage was begun on the rows that there are now; one that was begun on others is deleted."""

@@ -57,11 +57,11 @@ def score_late_days(store: RollStore, contract: Contract, outcomes: Sequence[Out
 
 
 def scored(store: RollStore, outcome: Outcome) -> dict[str, Any] | None:
-    """Metrics of the day that a daily model served; None where it has not been scored."""
-    if outcome.manifest is None:
+    """Metrics of the day that a daily model served; None where it has not been scored, or its predictions are gone."""
+    run = store.run(outcome.planned)
+    if outcome.manifest is None or not run.list_files(PREDICTIONS, ".parquet"):
         return None
     test: dict[str, dict[str, Any]] = outcome.manifest.result.get("test") or {}
-    run = store.run(outcome.planned)
     if not test and run.exists(LATE_SCORES):
         test = json.loads(run.read_text(LATE_SCORES))
     return next(iter(test.values()), None)
@@ -99,7 +99,12 @@ def served_rows(store: RollStore, outcomes: Sequence[Outcome]) -> ServedRows:
 
 
 def days_away(contract: Contract, data_path: str, rows: ServedRows) -> npt.NDArray[np.float64]:
-    """[N] days since the newest event of a row's user strictly before it, in any domain's history; infinite without one."""
+    """[N] days since the newest event of a row's user strictly before it, in any domain's history; infinite without one.
+
+    NaN where rows are grouped by something else than the user, who is not known then.
+    """
+    if contract.group != contract.user:
+        return np.full(len(rows), np.nan)
     storage = Storage(data_path)
     newest = np.full(len(rows), -np.inf)
     for domain in contract.domains.values():

@@ -69,9 +69,8 @@ def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None
         raise ConfigError(
             f"Days have to lie in the calendar, {calendar.first_day} to {calendar.last_day}. Received: from {first} to {last}. Move them."
         )
-    path = str(roll.base.get("data", {}).get("path"))
-    contract = load_contract(path)
-    natural = _natural(contract, roll, path)
+    contract = load_contract(roll.data_path)
+    natural = _natural(contract, roll, roll.data_path)
     months: dict[Kind, int] = {kind: _months(roll, kind) for kind in ("cpm", "actr")}
     chain = Chain(calendar, _days(contract, natural), months)
     planned: dict[Stage, PlannedStage] = {}

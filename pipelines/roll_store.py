@@ -6,6 +6,7 @@ hash of their manifests, so the one of a served model vouches for all that it wa
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -33,6 +34,10 @@ LEASE = "lease.json"
 LEASE_S = 60.0
 """A lease that was not renewed for so long has lost its holder."""
 RENEWAL_S = 10.0
+
+
+class LeaseLostError(RunError):
+    """Another roll works in this directory now."""
 
 
 class Manifest(Section):
@@ -71,6 +76,10 @@ class RollStore:
     def run(self, planned: PlannedStage) -> Storage:
         """The stage's run directory."""
         return Storage(self.storage.join(f"{STAGES}/{planned.name}"))
+
+    def is_finished(self, planned: PlannedStage) -> bool:
+        """Whether there is a manifest, be it sound or not."""
+        return self.run(planned).exists(MANIFEST)
 
     def read(self, name: str) -> tuple[Manifest, str] | None:
         """A stage's manifest with its hash; None where the stage is not finished.
@@ -128,11 +137,20 @@ class RollStore:
             contract=schema_hash(contract),
             code=code_hash(),
             config=planned.job.model_dump(mode="json"),
-            result=result,
+            result=finite(result),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self.run(planned).write_text(MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+        self.run(planned).write_text(MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
         return manifest
+
+
+def finite(value: Any) -> Any:
+    """The value with None for every number in it that JSON has not."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def hash_of(text: str) -> str:
@@ -198,12 +216,12 @@ class Lease(AbstractContextManager["Lease"]):
             self._storage.filesystem.delete_file(self._storage.path(LEASE))
 
     def check(self) -> None:
-        """Raises RunError unless the lease is still held."""
+        """Raises LeaseLostError unless the lease is still held."""
         holder = self._read()
         if self._lost is None and (holder is None or holder["owner"] != self._owner):
             self._lost = f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
         if self._lost is not None:
-            raise RunError(
+            raise LeaseLostError(
                 f"One roll at a time works in a directory. Received: {self._storage.uri}, now held by {self._lost}. "
                 "Let that one go on, or roll again."
             )
@@ -214,7 +232,7 @@ class Lease(AbstractContextManager["Lease"]):
             try:
                 self.check()
                 self._write(since)
-            except RunError:
+            except LeaseLostError:
                 return
             except OSError:
                 # A storage that is away for a while; whoever waits for the lease waits longer than that.

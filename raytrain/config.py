@@ -18,6 +18,7 @@ CONFIG_FILE = "config.yaml"
 KINDS = {
     "model": ("a job", "raytrain train"),
     "recipe": ("a prepare config", "raytrain prepare"),
+    "calendar": ("a roll", "raytrain roll"),
     "arms": ("a study", "raytrain study"),
 }
 """The section that tells a kind of file from the others -> its name, and the command that takes it."""
