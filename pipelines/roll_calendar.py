@@ -81,11 +81,12 @@ class Chain:
                 yield before
 
     def _actr(self, day: date, before: Stage | None) -> Stage:
-        section = self._calendar.actr
-        cpm, snapshots = self._cpm(day), self._snapshots("actr", day)
+        section, cpm = self._calendar.actr, self._cpm(day)
         if before is None or section.mode == "window" or (cpm is not None and cpm.day > before.day):
-            return Stage("actr", day, _span(day, section.window_days, self._days.ads_start), cpm, snapshots)
-        return Stage("actr", day, DaySpan(start=before.train.stop, stop=day), before, snapshots)
+            span = _span(day, section.window_days, self._days.ads_start)
+            return Stage("actr", day, span, cpm, self._snapshots("actr", span))
+        span = DaySpan(start=before.train.stop, stop=day)
+        return Stage("actr", day, span, before, self._snapshots("actr", span))
 
     def _cpm(self, day: date) -> Stage | None:
         """The latest weekly model that may serve ``day``; None where there is no content before it."""
@@ -100,17 +101,21 @@ class Chain:
             # Weeks before the chain begins are not made for their successors' sake.
             before = self._cpm(due - timedelta(days=1)) if section.begin == "previous" and due > first else None
             span = _span(due, section.window_days, self._days.natural_start)
-            self._cpms[due] = Stage("cpm", due, span, before, self._snapshots("cpm", due))
+            self._cpms[due] = Stage("cpm", due, span, before, self._snapshots("cpm", span))
         return self._cpms[due]
 
-    def _snapshots(self, kind: Kind, day: date) -> tuple[Stage, ...]:
-        """The latest monthly models that may serve ``day``, as many as a stage of ``kind`` reads, oldest first."""
+    def _snapshots(self, kind: Kind, span: DaySpan) -> tuple[Stage, ...]:
+        """The monthly models that rows of ``span`` and of the day after it may see, oldest first.
+
+        A row sees the latest ones before it, as many as a stage of ``kind`` reads: one that was trained on the row itself would give
+        its label away. So the first row's are needed, and every one since.
+        """
         section, count = self._calendar.tpm, self._months[kind]
         if section is None or not count:
             return ()
         before: Stage | None = None
         found = []
-        for month in self._firsts(day):
+        for month in self._firsts(span.stop):
             if month not in self._tpms:
                 span = _span(month, section.first_days, self._days.natural_start)
                 if before is not None and section.mode == "incremental":
@@ -118,14 +123,16 @@ class Chain:
                 self._tpms[month] = Stage("tpm", month, span, before)
             before = self._tpms[month]
             found.append(before)
-        return tuple(found[-count:])
+        since = sum(stage.day > span.start for stage in found)
+        return tuple(found[-(count + since) :])
 
     def _firsts(self, day: date) -> list[date]:
-        """Firsts of the months from the oldest snapshot of the chain's first day up to ``day``, after the first day of content."""
-        first = self._calendar.first_day
-        if self._calendar.cpm is not None:
+        """Firsts of the months from the oldest snapshot that the chain's first day needs up to ``day``, after the first day of content."""
+        calendar = self._calendar
+        first = calendar.first_day - timedelta(days=calendar.actr.window_days)
+        if calendar.cpm is not None:
             # A weekly model may be older than the first day that it serves.
-            first = _week(first, self._calendar.cpm.every_days)
+            first = min(first, _week(calendar.first_day, calendar.cpm.every_days) - timedelta(days=calendar.cpm.window_days))
         oldest = first.replace(day=1)
         for _ in range(max(self._months.values()) - 1):
             oldest = (oldest - timedelta(days=1)).replace(day=1)

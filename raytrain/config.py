@@ -134,7 +134,8 @@ class StartSection(Section):
     optimizer: Literal["reset", "keep"] = "reset"
     """Whether the state of the optimizers goes along."""
     snapshots: tuple[str, ...] = ()
-    """Runs of tpm whose vectors ecdctr reads, oldest first. Fewer than ``model.months`` leave the earliest months unknown."""
+    """Runs of tpm whose vectors ecdctr reads, oldest first. A row sees the latest ``model.months`` of those that end before it, and less
+    where there are fewer."""
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:
@@ -264,11 +265,11 @@ class JobConfig(Section):
                 "Received: data.source_batch_size=0. Set it to the external rows of a step, or train ltv with model.external=mix."
             )
         months = self.model.months if isinstance(self.model, EcdctrModel) else 0
-        if len(self.start.snapshots) > months:
+        if self.start.snapshots and not months:
             raise ValueError(
-                "start.snapshots are the months of ecdctr, one run each. "
-                f"Received: {len(self.start.snapshots)} runs, {months} months of model {self.model.name}. "
-                "Raise model.months, or name fewer."
+                "Snapshots are read by ecdctr, as months. "
+                f"Received: start.snapshots of {len(self.start.snapshots)} runs, {months} months of model {self.model.name}. "
+                "Raise model.months, or name none."
             )
         if self.tables.backend == "local" and self.scaling.max_workers > 1:
             raise ValueError(

@@ -46,7 +46,7 @@ class EcdctrModel(SequenceModel):
     """Hidden layers of DIN's activation unit."""
     num_heads: PositiveInt = 4
     months: NonNegativeInt = 3
-    """Monthly vectors of an id; 0 leaves them out. Where fewer are given, the earliest ones know no id."""
+    """Monthly vectors of an id that a row sees, the latest before it; 0 leaves them out. Where there are fewer, the others know no id."""
     month_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 16
     """d_T, which the monthly runs have as ``tables.dim``."""
     fusion: FusionSection = FusionSection()

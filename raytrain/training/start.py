@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from raytrain.embeddings.tables import Tables
 from raytrain.errors import ConfigError, RunError
 from raytrain.models.ecdctr.batch_norm import reset_batch_norm
 from raytrain.models.ecdctr.declarations import entities, month_table
+from raytrain.models.ecdctr.network import HistoricalEmbeddings
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_checkpoint, load_tables, load_weights, load_whole, save_tables
 from raytrain.training.commit import CHECKPOINTS, best_of, newest
@@ -38,8 +40,8 @@ class Start:
 
     checkpoint: str | None = None
     """URI of the directory of the parent's best checkpoint."""
-    months: tuple[tuple[int, str], ...] = ()
-    """(number of the month among the model's, URI of the directory of a snapshot)"""
+    snapshots: tuple[tuple[str, int], ...] = ()
+    """(URI of the directory of a snapshot, Unix second from which rows may see it), oldest first"""
 
 
 def plan_start(job: JobConfig, contract: Contract, with_parent: bool = True) -> Start:
@@ -51,10 +53,12 @@ def plan_start(job: JobConfig, contract: Contract, with_parent: bool = True) -> 
     checkpoint = _best_checkpoint(job.start.run) if job.start.run and with_parent else None
     if not isinstance(job.model, EcdctrModel):
         return Start(checkpoint)
-    first = job.model.months - len(job.start.snapshots)
     rows = {feature: contract.tables[table].num_rows for feature, table in entities(contract).items()} if job.model.months else {}
     found = [_snapshot(run, {name: [count, job.model.month_dim] for name, count in rows.items()}) for run in job.start.snapshots]
-    return Start(checkpoint, tuple(enumerate(found, first)))
+    times = [seen_from for _, seen_from in found]
+    if times != sorted(set(times)):
+        raise ConfigError(f"start.snapshots go from the oldest to the newest. Received: {', '.join(job.start.snapshots)}. Order them.")
+    return Start(checkpoint, tuple(found))
 
 
 def begin(start: Start, job: JobConfig, learner: Learner) -> None:
@@ -69,11 +73,14 @@ def begin(start: Start, job: JobConfig, learner: Learner) -> None:
     reset_batch_norm(learner.network, job.start.batch_norm)
 
 
-def read_months(start: Start, contract: Contract, tables: Tables) -> None:
-    """Reads the snapshots into the frozen tables; a collective. The months that are not given stay zeros."""
-    for month, uri in start.months:
+def read_snapshots(start: Start, contract: Contract, learner: Learner) -> None:
+    """Reads the snapshots into the frozen tables, and tells the network when each may be seen; a collective."""
+    for month, (uri, seen_from) in enumerate(start.snapshots):
         names = {f"{table}.weight": f"{month_table(month, feature)}.weight" for feature, table in entities(contract).items()}
-        load_tables(Storage(uri), tables, names)
+        load_tables(Storage(uri), learner.tables, names)
+        for module in learner.network.modules():
+            if isinstance(module, HistoricalEmbeddings):
+                module.seen_from[month] = seen_from
 
 
 def write_snapshot(storage: Storage, job: JobConfig, contract: Contract, tables: Tables, world: World) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def write_snapshot(storage: Storage, job: JobConfig, contract: Contract, tables:
         name: {"table": table, "num_rows": contract.tables[table].num_rows, "dim": job.tables.dim, "num_seen_rows": int(count)}
         for (name, table), count in zip(wanted.items(), counts, strict=True)
     }
-    summary = {"features": features}
+    summary = {"seen_from": _seen_from(job, contract), "features": features}
     if world.rank == 0:
         storage.write_text(SNAPSHOT_FILE, json.dumps(summary, indent=2) + "\n")
     return summary
@@ -131,12 +138,21 @@ def _best_checkpoint(run: str) -> str:
     return storage.join(f"{CHECKPOINTS}/{best.name}")
 
 
-def _snapshot(run: str, wanted: dict[str, list[int]]) -> str:
-    """URI of the snapshot of ``run``, whose tables have to be ``wanted``: feature -> [rows, dim]."""
+def _seen_from(job: JobConfig, contract: Contract) -> int:
+    """Unix second: the first that no row of the training days, or of the training split, has reached."""
+    if job.data.days is not None:
+        stop = job.data.days.train.stop
+        return int(datetime(stop.year, stop.month, stop.day, tzinfo=UTC).timestamp())
+    return (contract.domains[contract.target].splits["train"].max_time or 0) + 1
+
+
+def _snapshot(run: str, wanted: dict[str, list[int]]) -> tuple[str, int]:
+    """(URI of the snapshot of ``run``, when it may be seen); its tables have to be ``wanted``: feature -> [rows, dim]."""
     storage = Storage(run)
     try:
         summary = json.loads(storage.read_text(SNAPSHOT_FILE))
         found = {name: [values["num_rows"], values["dim"]] for name, values in summary["features"].items()}
+        seen_from = int(summary["seen_from"])
     except FileNotFoundError:
         raise ConfigError(
             f"start.snapshots has to name finished runs of tpm. Received: {run}, without {SNAPSHOT_FILE}. Train it, or restore it."
@@ -148,4 +164,4 @@ def _snapshot(run: str, wanted: dict[str, list[int]]) -> str:
             "A snapshot has to hold vectors of the same users and items, of size model.month_dim. "
             f"Received: {run} with {found}, wanted {wanted} (rows, size). Train it on the same data set with tables.dim=model.month_dim."
         )
-    return storage.join(SNAPSHOT)
+    return storage.join(SNAPSHOT), seen_from

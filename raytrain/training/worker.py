@@ -25,7 +25,7 @@ from raytrain.training.parallel import World
 from raytrain.training.predictions import PredictionWriter
 from raytrain.training.process import peak_rss_mib
 from raytrain.training.session import RaySession
-from raytrain.training.start import Start, begin, read_months, write_snapshot
+from raytrain.training.start import Start, begin, read_snapshots, write_snapshot
 from raytrain.training.state import STATE_FILE, RunState, TrainOutcome
 from raytrain.training.torch_setup import set_up_torch
 from raytrain.training.transfer import TRANSFER_FILE, load_transfer_file
@@ -66,7 +66,7 @@ def run_worker(config: dict[str, Any]) -> None:
     contract = assignment.test[0].contract if assignment.test else assignment.train[0].contract
     probe = list(rank_micro_batches(assignment.probe, world.rank, world.size)) if assignment.probe else []
     learner = build_learner(job, contract, world, assignment.facts, probe)
-    read_months(assignment.start, contract, learner.tables)
+    read_snapshots(assignment.start, contract, learner)
     if world.rank == 0:
         session.log({"kind": "plan", "tables": learner.tables.describe(), "num_dense": _num_dense(learner)})
     storage = Storage(assignment.storage_uri)

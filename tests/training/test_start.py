@@ -23,7 +23,7 @@ from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, commit
 from raytrain.training.loop import Learner, build_learner, train_step
 from raytrain.training.parallel import World, unwrapped
 from raytrain.training.specs import training_specs
-from raytrain.training.start import SNAPSHOT_FILE, begin, plan_start, read_months, snapshot_vectors, write_snapshot
+from raytrain.training.start import SNAPSHOT_FILE, begin, plan_start, read_snapshots, snapshot_vectors, write_snapshot
 from tests.data.build import FIRST_DAY, build_dataset
 from tests.distributed.ranks import run_ranks
 
@@ -77,7 +77,7 @@ def look_up(path: str, run: str) -> dict[str, Any]:
     world, job = World.current(), job_for(path, "ecdctr", f"start.snapshots=[{run}]")
     contract = contract_of(job.data)
     learner = build_learner(job, contract, world)
-    read_months(plan_start(job, contract), contract, learner.tables)
+    read_snapshots(plan_start(job, contract), contract, learner)
     batch = batches_of(job, contract, world)[0]
     rows = {name: found.of(name.partition("_")[2]) for name, found in learner.tables(batch).items() if name.startswith("month")}
     before = {name: value.clone() for name, value in rows.items()}
@@ -110,9 +110,9 @@ def test_every_rank_reads_its_rows_and_training_leaves_them(dataset: str, snapsh
     for num_ranks in (1, 3):
         for found in run_ranks(look_up, num_ranks, dataset, run):
             for name in ("user", "item"):
-                # One snapshot for two months: the earlier one knows nobody.
-                assert (found["before"][f"month0_{name}"] == 0).all()
-                assert torch.equal(found["before"][f"month1_{name}"], vectors[name][found["ids"][name]])
+                # One snapshot where a row may see two: the second knows nobody.
+                assert (found["before"][f"month1_{name}"] == 0).all()
+                assert torch.equal(found["before"][f"month0_{name}"], vectors[name][found["ids"][name]])
             assert found["same"], "frozen tables keep their bytes"
             losses[num_ranks] = found["losses"]
     torch.testing.assert_close(losses[3], losses[1], rtol=1e-5, atol=1e-5)
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_refused_on_the_driver(dataset: str, tmp_path: Path
     job = job_for(dataset, "ecdctr", f"start.snapshots=[{run}]", "model.month_dim=16")
     with pytest.raises(ConfigError, match=r"wanted .*16.* Train it on the same data set with tables.dim=model.month_dim"):
         plan_start(job, contract_of(job.data))
-    with pytest.raises(ConfigError, match="2 runs, 0 months of model din"):
+    with pytest.raises(ConfigError, match="of 2 runs, 0 months of model din"):
         job_for(dataset, "ecdctr", "model={name: din}", f"start.snapshots=[{run}, {run}]")
     with pytest.raises(RunError, match="leaves a snapshot"):
         snapshot_vectors(Storage(str(tmp_path)))

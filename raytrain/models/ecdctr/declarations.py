@@ -20,9 +20,14 @@ def month_table(month: int, feature: str) -> str:
     return f"month{month}_{feature}"
 
 
+def num_snapshots(model: EcdctrModel, job: JobConfig) -> int:
+    """Months that tables are held of: rows of one batch may see different ones."""
+    return max(model.months, len(job.start.snapshots)) if model.months else 0
+
+
 def ecdctr_tables(model: EcdctrModel, job: JobConfig, contract: Contract) -> tuple[TableConfig, ...]:
     found = list(sequence_tables(model, job, contract))
-    for month in range(model.months):
+    for month in range(num_snapshots(model, job)):
         for feature, table in entities(contract).items():
             num_rows = contract.tables[table].num_rows
             # Rows of a month that is not given stay 0, as those of an id that it did not see.

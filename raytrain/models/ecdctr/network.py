@@ -1,6 +1,6 @@
 """``tpm`` and ``ecdctr``: the monthly model, and the network that the weekly and the daily one share (arXiv 2408.16238).
 
-Shapes: B rows, T months, d_T size of a monthly vector, N outputs.
+Shapes: B rows, S snapshots, T months that a row sees, d_T size of a monthly vector, N outputs.
 """
 
 import torch
@@ -15,25 +15,43 @@ from raytrain.model_config import DinModel, DnnModel
 from raytrain.models.baselines.din import DinInterest
 from raytrain.models.baselines.dnn import DnnNetwork
 from raytrain.models.ecdctr.batch_norm import BatchNormHead
-from raytrain.models.ecdctr.declarations import entities, month_table, skipped_features
+from raytrain.models.ecdctr.declarations import entities, month_table, num_snapshots, skipped_features
 from raytrain.models.ecdctr.fusion import MonthFusion, known_months
 from raytrain.models.layers.sequence_network import PerHistory, SequenceNetwork
 
+NEVER = torch.iinfo(torch.int64).max
+"""Seconds: when a snapshot that is not given may be seen."""
+
 
 class HistoricalEmbeddings(nn.Module):
-    """The user's and the item's monthly vectors, each fused, with the bits of the months that know them."""
+    """The user's and the item's monthly vectors, each fused, with the bits of the months that know them.
 
-    def __init__(self, model: EcdctrModel, contract: Contract) -> None:
+    A row sees the snapshots that end before it alone: the vectors of one that was trained on the row know its label.
+    """
+
+    seen_from: Tensor
+    """int64 [S], seconds: when each snapshot may be seen, ascending. Not part of a checkpoint: it goes with the snapshots"""
+
+    def __init__(self, model: EcdctrModel, job: JobConfig, contract: Contract) -> None:
         super().__init__()
-        self._tables = {name: [month_table(month, name) for month in range(model.months)] for name in entities(contract)}
+        count = num_snapshots(model, job)
+        self._months = model.months
+        self._tables = {name: [month_table(month, name) for month in range(count)] for name in entities(contract)}
+        self.register_buffer("seen_from", torch.full((count,), NEVER), persistent=False)
         self.fusion = nn.ModuleDict({name: MonthFusion(model.fusion, model.months, model.month_dim) for name in self._tables})
         self.num_outputs = len(self._tables) * (model.fusion.num_outputs + model.months)
 
     def forward(self, embedded: Embedded, batch: Batch) -> Tensor:
         """[B, N]"""
         parts = []
+        # The number of snapshots that a row may see, less T, counts from its oldest one.
+        oldest = (batch.time[:, None] >= self.seen_from).sum(1, keepdim=True) - self._months
+        place = oldest + torch.arange(self._months, device=oldest.device)  # [B, T]
+        is_there = (place >= 0)[:, :, None]
         for name, tables in self._tables.items():
-            months = torch.stack([embedded[table].of(name) for table in tables], dim=1)  # [B, T, d_T]
+            snapshots = torch.stack([embedded[table].of(name) for table in tables], dim=1)  # [B, S, d_T]
+            index = place.clamp(min=0)[:, :, None].expand(-1, -1, snapshots.shape[2])
+            months = snapshots.gather(1, index) * is_there  # [B, T, d_T]
             parts += [self.fusion[name](months), known_months(months)[:, :, 0]]
         return torch.cat(parts, dim=1)
 
@@ -45,7 +63,7 @@ def ecdctr_network(model: EcdctrModel, job: JobConfig, contract: Contract) -> Se
         job,
         contract,
         lambda shapes: PerHistory(shapes, lambda shape: DinInterest(unit, shape)),
-        more=HistoricalEmbeddings(model, contract) if model.months else None,
+        more=HistoricalEmbeddings(model, job, contract) if model.months else None,
         head=(lambda num_inputs: BatchNormHead(num_inputs, model.hidden_units, model.input_dropout, model.dropout))
         if model.batch_norm
         else None,
