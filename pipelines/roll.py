@@ -7,7 +7,6 @@ The same command goes on where it was ended: a finished stage is kept, an interr
 of its own under ``<output>/stages/``, and can be scored like any other.
 """
 
-import sys
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -96,7 +95,7 @@ def show_plan(
             days = (str(span.start), str(last_day(span.stop)))
             table.add_row(planned.name, *days, f"{rows:,}", stage.start.name if stage.start else "-", months or "-", state)
     # A table that is piped into a file is not cut at 80 columns.
-    (console if sys.stdout.isatty() else Console(width=160)).print(table)
+    (console if console.is_terminal else Console(file=console.file, width=160)).print(table)
 
 
 def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:

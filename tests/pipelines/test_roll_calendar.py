@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import pytest
@@ -87,13 +87,16 @@ def test_a_stage_is_one_object_and_comes_after_its_parents(drawn: tuple[Calendar
 
 
 @given(chains())
-def test_snapshots_are_the_latest_months_oldest_first(drawn: tuple[Calendar, Days, int]) -> None:
+def test_snapshots_are_those_that_some_row_may_see_oldest_first(drawn: tuple[Calendar, Days, int]) -> None:
+    """The latest ones before the first row, and every one since, for later rows and the day that is served."""
     section, there, months = drawn
     for stage in in_order(served(*drawn)):
         if stage.kind == "tpm":
             continue
-        wanted = [first for first, _ in zip(firsts(stage.day), range(months), strict=False) if first > there.natural_start]
-        assert [snapshot.day for snapshot in stage.snapshots] == (wanted[::-1] if section.tpm else [])
+        since = list(takewhile(lambda first, start=stage.train.start: first > start, firsts(stage.day)))
+        before = [first for first, _ in zip(firsts(stage.train.start), range(months), strict=False)]
+        wanted = [first for first in [*since, *before] if first > there.natural_start]
+        assert [snapshot.day for snapshot in stage.snapshots] == (wanted[::-1] if section.tpm and months else [])
 
 
 @given(chains(), st.integers(0, 40))
