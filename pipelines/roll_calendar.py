@@ -117,10 +117,10 @@ class Chain:
         found = []
         for month in self._firsts(span.stop):
             if month not in self._tpms:
-                span = _span(month, section.first_days, self._days.natural_start)
+                own = _span(month, section.first_days, self._days.natural_start)
                 if before is not None and section.mode == "incremental":
-                    span = DaySpan(start=before.day, stop=month)
-                self._tpms[month] = Stage("tpm", month, span, before)
+                    own = DaySpan(start=before.day, stop=month)
+                self._tpms[month] = Stage("tpm", month, own, before)
             before = self._tpms[month]
             found.append(before)
         since = sum(stage.day > span.start for stage in found)
