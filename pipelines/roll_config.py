@@ -78,12 +78,12 @@ class Calendar(Section):
 
 
 class Forgetting(Section):
-    """Which users count as back after a pause."""
+    """Which users count as back after a pause: a model that goes on from day to day may have forgotten them."""
 
-    active_days: PositiveInt = 7
-    """A row's user is active who did something within so many days before it,"""
-    dormant_days: PositiveInt = 28
-    """and was dormant who did nothing for so many."""
+    pause_days: PositiveInt = 28
+    """Days without any event of theirs, in any domain, that ended"""
+    back_days: PositiveInt = 7
+    """at most so many days before the row. Everybody else with an event in those days is steady."""
 
 
 class Roll(Section):

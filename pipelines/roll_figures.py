@@ -20,7 +20,7 @@ METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
 MAX_DRIFT_ROWS = 200_000
 """Ids that a drift is measured on; of more, evenly spread ones."""
 MIN_ROWS = 50
-"""Of active and of dormant users each, or forgetting is not measured."""
+"""Of steady users and of those who are back each, or forgetting is not measured."""
 
 
 def by_day(rows: ServedRows) -> list[dict[str, Any]]:
@@ -60,38 +60,39 @@ def compared(rows: Mapping[str, ServedRows], num_resamples: int) -> list[dict[st
 def forgetting(
     rows: Mapping[str, ServedRows], away: Mapping[str, npt.NDArray[np.float64]], section: Forgetting, num_resamples: int
 ) -> dict[str, Any]:
-    """Arm -> AUC of active and of dormant users' rows, and the index: how much lower the second is, with intervals over users.
+    """Arm -> AUC of rows of steady users and of those who are back after a pause, and the index: how much lower the second is, with
+    intervals over users.
 
     Beside each arm but the chain itself: its index less the chain's. Our choice; an index of 0 says that no pause costs anything.
     """
     found: dict[str, Any] = {}
     for name, own in rows.items():
-        is_active = away[name] <= section.active_days
+        is_steady = away[name] <= section.back_days + section.pause_days
         # A user without a past has nothing that could be forgotten.
-        is_dormant = (away[name] > section.dormant_days) & np.isfinite(away[name])
-        counts = {"num_active_rows": int(is_active.sum()), "num_dormant_rows": int(is_dormant.sum())}
+        is_back = ~is_steady & np.isfinite(away[name])
+        counts = {"num_steady_rows": int(is_steady.sum()), "num_back_rows": int(is_back.sum())}
         found[name] = counts
         if min(counts.values()) < MIN_ROWS:
             continue
         groups, user = np.unique(own.group, return_inverse=True)
-        index = _index_of(own, user, is_active, is_dormant)
+        index = _index_of(own, user, is_steady, is_back)
         value, low, high = interval(index, len(groups), num_resamples)
-        active, dormant = (scorer("auc", own.prediction[part], own.label[part], user[part]) for part in (is_active, is_dormant))
+        steady, back = (scorer("auc", own.prediction[part], own.label[part], user[part]) for part in (is_steady, is_back))
         every = np.ones(len(groups))
-        found[name] |= {"active_auc": known(active(every)), "dormant_auc": known(dormant(every))}
+        found[name] |= {"steady_auc": known(steady(every)), "back_auc": known(back(every))}
         found[name] |= {"index": known(value), "low": known(low), "high": known(high)}
         full = rows[REFERENCE]
         if name != REFERENCE and _same_rows(full, own):
-            more, low, high = interval(_less(index, _index_of(full, user, is_active, is_dormant)), len(groups), num_resamples)
+            more, low, high = interval(_less(index, _index_of(full, user, is_steady, is_back)), len(groups), num_resamples)
             found[name]["more_than_full"] = {"difference": known(more), "low": known(low), "high": known(high)}
     return found
 
 
-def _index_of(rows: ServedRows, user: npt.NDArray[np.intp], is_active: npt.NDArray[np.bool_], is_dormant: npt.NDArray[np.bool_]) -> Scorer:
-    active, dormant = (scorer("auc", rows.prediction[part], rows.label[part], user[part]) for part in (is_active, is_dormant))
+def _index_of(rows: ServedRows, user: npt.NDArray[np.intp], is_steady: npt.NDArray[np.bool_], is_back: npt.NDArray[np.bool_]) -> Scorer:
+    steady, back = (scorer("auc", rows.prediction[part], rows.label[part], user[part]) for part in (is_steady, is_back))
 
     def index(multiplicity: Multiplicity) -> float:
-        return active(multiplicity) - dormant(multiplicity)
+        return steady(multiplicity) - back(multiplicity)
 
     return index
 

@@ -33,7 +33,7 @@ def write_roll_report(
     rows = {name: served_rows(store, found) for name, found in outcomes.items()}
     if roll.num_resamples and len(rows) > 1:
         console.print(f"comparing {len(rows)} arms, {roll.num_resamples:,} resamples of users each", highlight=False)
-    away = {name: days_away(contract, roll.data_path, own) for name, own in rows.items()}
+    away = {name: days_away(contract, roll.data_path, own, roll.forgetting.back_days) for name, own in rows.items()}
     every = {outcome.planned.name: outcome for found in outcomes.values() for outcome in found}
     result: Result = {
         "name": roll.name,
@@ -55,8 +55,8 @@ def write_roll_report(
         },
         "comparisons": compared(rows, roll.num_resamples),
         "forgetting": {
-            "active_days": roll.forgetting.active_days,
-            "dormant_days": roll.forgetting.dormant_days,
+            "pause_days": roll.forgetting.pause_days,
+            "back_days": roll.forgetting.back_days,
             "arms": forgetting(rows, away, roll.forgetting, roll.num_resamples),
         },
         "drift": drift(store, list(every.values())),
@@ -154,8 +154,8 @@ def _forgetting_rows(result: Result) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "active": f"{number(found.get('active_auc'))} ({found['num_active_rows']:,} rows)",
-                "dormant": f"{number(found.get('dormant_auc'))} ({found['num_dormant_rows']:,} rows)",
+                "steady": f"{number(found.get('steady_auc'))} ({found['num_steady_rows']:,} rows)",
+                "back": f"{number(found.get('back_auc'))} ({found['num_back_rows']:,} rows)",
                 "index": f"{signed(found['index'])} [{signed(found['low'])}, {signed(found['high'])}]" if has else "too few rows",
                 "more": f"{signed(more['difference'])} [{signed(more['low'])}, {signed(more['high'])}]" if more else "\u2013",
             }

@@ -98,15 +98,17 @@ def served_rows(store: RollStore, outcomes: Sequence[Outcome]) -> ServedRows:
     return ServedRows(*(np.concatenate([part[name] for part in parts] or [np.zeros(0)]) for name in names))
 
 
-def days_away(contract: Contract, data_path: str, rows: ServedRows) -> npt.NDArray[np.float64]:
-    """[N] days since the newest event of a row's user strictly before it, in any domain's history; infinite without one.
+def days_away(contract: Contract, data_path: str, rows: ServedRows, back_days: int = 0) -> npt.NDArray[np.float64]:
+    """[N] days since the newest event of a row's user that is more than ``back_days`` older, in any domain's history.
 
+    Infinite without one: so whoever has come back within ``back_days`` is as far away as the event before the pause.
     NaN where rows are grouped by something else than the user, who is not known then.
     """
     if contract.group != contract.user:
         return np.full(len(rows), np.nan)
     storage = Storage(data_path)
     newest = np.full(len(rows), -np.inf)
+    latest = rows.time - back_days * 86_400
     for domain in contract.domains.values():
         files = [] if domain.history is None else list_data_files(storage, domain.history.path)
         for file in files:
@@ -120,7 +122,7 @@ def days_away(contract: Contract, data_path: str, rows: ServedRows) -> npt.NDArr
             times = lists.flatten().to_numpy()
             own = np.searchsorted(users, rows.group)
             is_here = (own < len(users)) & (users[np.minimum(own, len(users) - 1)] == rows.group)
-            event = np.searchsorted(place * _KEY + times, own[is_here] * _KEY + rows.time[is_here]) - 1
+            event = np.searchsorted(place * _KEY + times, own[is_here] * _KEY + latest[is_here]) - 1
             found = (event >= 0) & (place[np.maximum(event, 0)] == own[is_here])
             index = np.flatnonzero(is_here)[found]
             newest[index] = np.maximum(newest[index], times[event[found]])

@@ -49,6 +49,9 @@ def test_days_away_are_counted_from_the_newest_event_before_a_row_in_any_domain(
     zeros = np.zeros(len(user))
     found = days_away(contract, str(tmp_path), ServedRows(zeros, np.array(user), time, zeros, zeros))
     assert dict(zip(why, found.tolist(), strict=True)) == dict(zip(why, away, strict=True))
+    # User 1 came back at day 2: of the pause before it, the event at day 1 is the other end.
+    back = ServedRows(np.zeros(2), np.array([1, 4]), (START + np.array([2.5, 1.5]) * DAY_S).astype(np.int64), np.zeros(2), np.zeros(2))
+    assert days_away(contract, str(tmp_path), back, back_days=1).tolist() == [1.5, np.inf]
     other = contract.model_copy(update={"group": "country"})
     assert np.isnan(days_away(other, str(tmp_path), ServedRows(zeros, np.array(user), time, zeros, zeros))).all()
     assert len(days_away(contract, str(tmp_path), ServedRows(*(np.zeros(0) for _ in range(5))))) == 0
@@ -102,17 +105,17 @@ def test_the_forgetting_index_is_the_auc_that_a_pause_costs() -> None:
     few = full.take(np.arange(20))
     found = forgetting({REFERENCE: full, "kept": kept, "few": few}, {REFERENCE: away, "kept": away, "few": away[:20]}, Forgetting(), 20)
     assert found[REFERENCE] == {
-        "num_active_rows": 2 * num_users,
-        "num_dormant_rows": 2 * num_users,
-        "active_auc": 1.0,
-        "dormant_auc": 0.5,
+        "num_steady_rows": 2 * num_users,
+        "num_back_rows": 2 * num_users,
+        "steady_auc": 1.0,
+        "back_auc": 0.5,
         "index": 0.5,
         "low": 0.5,
         "high": 0.5,
     }
     assert found["kept"]["index"] == 0.0
     assert found["kept"]["more_than_full"] == {"difference": -0.5, "low": -0.5, "high": -0.5}
-    assert found["few"] == {"num_active_rows": 20, "num_dormant_rows": 0}
+    assert found["few"] == {"num_steady_rows": 20, "num_back_rows": 0}
 
 
 def test_a_turn_of_the_axes_is_no_drift_once_it_is_undone() -> None:

@@ -43,7 +43,7 @@ def arms(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     directory = tmp_path_factory.mktemp("arms")
     values = roll_values(str(drawn), str(directory / "roll"), 51, 52)
     values |= {"arms": {"without_tpm": ["cpm.model.months=0", "actr.model.months=0"], "without_cpm": ["calendar.cpm=null"]}}
-    values |= {"forgetting": {"active_days": 2, "dormant_days": 2}}
+    values |= {"forgetting": {"back_days": 2, "pause_days": 2}}
     return run_roll(write_roll(directory, values), (), quiet(), train=FakeTrain()), directory / "roll"
 
 
