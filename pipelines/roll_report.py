@@ -171,6 +171,7 @@ def _cost_rows(result: Result) -> list[dict[str, Any]]:
             "num_stages": int(values["num_stages"]),
             "rows": f"{values['rows']:,.0f}",
             "wall": str(timedelta(seconds=round(values["wall_s"]))),
+            "start": f"{1 - values['train_s'] / values['wall_s']:.0%}" if values["wall_s"] else "\u2013",
             "daily": f"{found['all_daily_rows'].get(kind, 0):,}",
             "share": number(values["rows"] / found["all_daily_rows"][kind], 3) if found["all_daily_rows"].get(kind) else "\u2013",
         }

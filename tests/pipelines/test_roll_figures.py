@@ -149,9 +149,9 @@ def test_costs_are_rows_and_seconds_by_kind_beside_training_all_every_day(rolled
     found = cost(contract, "source", outcomes)
     # 1 October is day 18, 1 November day 49, Monday 2 November day 50.
     assert found["kinds"] == {
-        "tpm": {"num_stages": 2, "rows": num_rows("source", 8, 18) + num_rows("source", 18, 49), "wall_s": 4.0},
-        "cpm": {"num_stages": 1, "rows": num_rows("source", 20, 50), "wall_s": 2.0},
-        "actr": {"num_stages": 2, "rows": num_rows("target", 45, 52) + num_rows("target", 46, 53), "wall_s": 4.0},
+        "tpm": {"num_stages": 2, "rows": num_rows("source", 8, 18) + num_rows("source", 18, 49), "wall_s": 4.0, "train_s": 0.0},
+        "cpm": {"num_stages": 1, "rows": num_rows("source", 20, 50), "wall_s": 2.0, "train_s": 0.0},
+        "actr": {"num_stages": 2, "rows": num_rows("target", 45, 52) + num_rows("target", 46, 53), "wall_s": 4.0, "train_s": 0.0},
     }
     assert found["all_daily_rows"] == {
         # A month, the widest span.
