@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.roll_config import REFERENCE, Roll, load_roll
+from pipelines.roll_lease import Lease
 from pipelines.roll_report import write_roll_report
 from pipelines.roll_run import Outcome, RollRunner, Train, last_day, states
 from pipelines.roll_scores import score_late_days
 from pipelines.roll_stage import RollPlan, plan_roll
-from pipelines.roll_store import Lease, RollStore
+from pipelines.roll_store import RollStore
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError

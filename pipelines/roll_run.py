@@ -9,8 +9,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from pipelines.roll_config import Calendar
+from pipelines.roll_lease import Lease, LeaseLostError
 from pipelines.roll_stage import PlannedStage
-from pipelines.roll_store import Lease, LeaseLostError, Manifest, RollStore, data_hashes, schema_hash
+from pipelines.roll_store import Manifest, RollStore, data_hashes, schema_hash
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract
 from raytrain.data.days import contract_of

@@ -1,4 +1,4 @@
-"""What a roll leaves behind, and who may write it: a manifest for each finished stage, a lease on the directory. Torch-free.
+"""What a roll leaves behind: a manifest for each finished stage. Torch-free.
 
 A stage is finished once ``manifest.json`` stands in its run directory; it is written last and whole. It names its parents by the
 hash of their manifests, so the one of a served model vouches for all that it was made from.
@@ -7,16 +7,9 @@ hash of their manifests, so the one of a served model vouches for all that it wa
 import hashlib
 import json
 import math
-import os
-import secrets
-import socket
-import threading
-import time
-from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pydantic import NonNegativeInt
@@ -30,14 +23,6 @@ from raytrain.settings import Section
 from raytrain.storage import Storage
 
 MANIFEST = "manifest.json"
-LEASE = "lease.json"
-LEASE_S = 60.0
-"""A lease that was not renewed for so long has lost its holder."""
-RENEWAL_S = 10.0
-
-
-class LeaseLostError(RunError):
-    """Another roll works in this directory now."""
 
 
 class Manifest(Section):
@@ -180,87 +165,3 @@ def schema_hash(contract: Contract) -> str:
     features = [feature.model_copy(update={"mean": 0.0, "std": 1.0}).model_dump(mode="json") for feature in contract.features]
     tables = {name: table.model_dump(mode="json") for name, table in contract.tables.items()}
     return hash_of(json.dumps([tables, features], sort_keys=True))
-
-
-class Lease(AbstractContextManager["Lease"]):
-    """One roll at a time in a directory. It is renewed while it is held; a holder that died loses it after ``LEASE_S``, or at once where
-    it ran on this machine."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._owner = secrets.token_hex(8)
-        self._stop = threading.Event()
-        self._lost: str | None = None
-        self._thread = threading.Thread(target=self._renew, daemon=True)
-
-    def __enter__(self) -> "Lease":
-        holder = self._read()
-        if holder is not None and _is_held(holder):
-            raise RunError(
-                f"One roll at a time works in a directory. Received: {self._storage.uri}, held by process {holder['pid']} on "
-                f"{holder['host']} since {holder['since']}. Let it go on, or end it and roll again."
-            )
-        self._write(datetime.now(UTC).isoformat(timespec="seconds"))
-        # Two that found it free at one time both wrote; the last one has it.
-        time.sleep(0.5)
-        self.check()
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        holder = self._read()
-        if holder is not None and holder["owner"] == self._owner:
-            self._storage.filesystem.delete_file(self._storage.path(LEASE))
-
-    def check(self) -> None:
-        """Raises LeaseLostError unless the lease is still held."""
-        holder = self._read()
-        if self._lost is None and (holder is None or holder["owner"] != self._owner):
-            self._lost = f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
-        if self._lost is not None:
-            raise LeaseLostError(
-                f"One roll at a time works in a directory. Received: {self._storage.uri}, now held by {self._lost}. "
-                "Let that one go on, or roll again."
-            )
-
-    def _renew(self) -> None:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        while not self._stop.wait(RENEWAL_S):
-            try:
-                self.check()
-                self._write(since)
-            except LeaseLostError:
-                return
-            except OSError:
-                # A storage that is away for a while; whoever waits for the lease waits longer than that.
-                continue
-
-    def _write(self, since: str) -> None:
-        holder = {"owner": self._owner, "host": socket.gethostname(), "pid": os.getpid(), "since": since, "renewed": time.time()}
-        self._storage.write_text(LEASE, json.dumps(holder) + "\n")
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            holder: dict[str, Any] = json.loads(self._storage.read_text(LEASE))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return holder
-
-
-def _is_held(holder: dict[str, Any]) -> bool:
-    if time.time() - float(holder["renewed"]) > LEASE_S:
-        return False
-    return holder["host"] != socket.gethostname() or _is_alive(int(holder["pid"]))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from pipelines.lineage import show_lineage
 from pipelines.roll import run_roll
-from pipelines.roll_store import LEASE, LEASE_S, Lease, LeaseLostError, Manifest, hash_of
+from pipelines.roll_lease import LEASE, LEASE_S, Lease, LeaseLostError
+from pipelines.roll_store import Manifest, hash_of
 from raytrain.errors import ConfigError, RunError
 from raytrain.storage import Storage
 from tests.data.build import build_dataset
