@@ -203,7 +203,7 @@ def test_minets_head_learns_from_target_rows_alone(domain: int, dataset: str, co
     batch = next(iter(local_micro_batches(stream_spec(contract, dataset, 40, HISTORIES))))
     batch = replace(batch, domain=torch.full_like(batch.domain, domain))
     learner.network(learner.tables(batch), batch).row_loss.sum().backward()
-    learns = [bool(module.weight.grad.any()) for module in (learner.network.head[1][0], learner.network.interests.source[0])]
+    learns = [bool(module.weight.grad.any()) for module in (learner.network.head.layers[1][0], learner.network.interests.source[0])]
     assert learns == [domain == 0, domain == 1]
 
 
