@@ -145,3 +145,10 @@ def test_a_data_set_kept_by_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError) as error:
         names(roll_values(str(tmp_path / "data"), str(tmp_path), 20, 22))
     assert_three_parts(error.value, "kept by split", "split.by_day=true")
+
+
+@pytest.mark.parametrize("file", sorted((PIPELINES / "rolls").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_rolls_that_are_shipped_are_right(file: Path) -> None:
+    rolls = load_roll(file)
+    assert next(iter(rolls)) == REFERENCE
+    assert {"without_tpm", "without_cpm", "ads_only"} <= rolls.keys()
