@@ -154,8 +154,7 @@ def _checked(values: Mapping[str, Any], origin: str) -> Roll:
             if _given(job_values, key):
                 raise ConfigError(f"{origin}: The calendar decides {key}. Received: {kind}.{key}. Remove it from base and {kind}.")
         job = JobConfig.parse(job_values, f"{origin}, {kind}")
-        wanted = "tpm" if kind == "tpm" else None
-        if (job.model.name == "tpm") != (wanted == "tpm"):
+        if (job.model.name == "tpm") != (kind == "tpm"):
             raise ConfigError(f"{origin}: Stage {kind} has another model. Received: {kind}.model.name={job.model.name}. Change it.")
     return roll
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipelines.roll_run import Outcome
-from pipelines.roll_store import RollStore
+from pipelines.roll_store import RollStore, finite
 from pipelines.study_compare import PREDICTIONS, read_predictions
 from raytrain.data.contract import Contract
 from raytrain.data.manifest_cache import list_data_files
@@ -52,8 +52,7 @@ def score_late_days(store: RollStore, contract: Contract, outcomes: Sequence[Out
         except RaytrainError as err:
             console.print(f"{stage.day} could not be scored: {masked(str(err))}", style="red", markup=False, highlight=False)
             continue
-        known = {domain: {name: None if value != value else value for name, value in found.items()} for domain, found in metrics.items()}
-        run.write_text(LATE_SCORES, json.dumps(known, indent=2) + "\n")
+        run.write_text(LATE_SCORES, json.dumps(finite(metrics), indent=2, allow_nan=False) + "\n")
 
 
 def scored(store: RollStore, outcome: Outcome) -> dict[str, Any] | None:
