@@ -148,6 +148,24 @@ def lineage(stage: Annotated[str, typer.Argument(metavar="STAGE", help="Run dire
 
 
 @app.command()
+def sweep(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this directory, also for more trials")] = False,
+) -> None:
+    """Search a job's knobs on validation; the chosen trial alone is scored on the test split. Exits 1 if no trial finished.
+
+    [dim]raytrain sweep tuning/sweeps/lcn.yaml num_trials=12[/dim]
+
+    [dim]raytrain sweep tuning/sweeps/lcn.yaml num_trials=24 --resume[/dim]
+    """
+    from tuning.sweep import run_sweep
+
+    if run_sweep(config, overrides or (), console, resume)["chosen"] is None:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,

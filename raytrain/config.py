@@ -19,6 +19,7 @@ KINDS = {
     "model": ("a job", "raytrain train"),
     "recipe": ("a prepare config", "raytrain prepare"),
     "calendar": ("a roll", "raytrain roll"),
+    "space": ("a sweep", "raytrain sweep"),
     "arms": ("a study", "raytrain study"),
 }
 """The section that tells a kind of file from the others -> its name, and the command that takes it."""

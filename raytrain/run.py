@@ -9,6 +9,7 @@ import json
 import math
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,7 @@ RESUME_KEYS = (
     "training.log_every_steps",
 )
 Result = dict[str, Any]
+Watch = Callable[[dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,15 @@ class Run:
     contract: Contract
 
 
-def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), resume: bool = False) -> Result:
+def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), resume: bool = False, watch: Watch | None = None) -> Result:
     """Trains, scores the test split with the best checkpoint, and writes the run directory.
 
     Args:
         baselines: results of other runs to stand beside this one in report.html.
         resume: goes on with the run of that name from its last checkpoint, at any number of workers; a finished run is
             left as it is.
+        watch: takes the record of every evaluation and says whether training goes on; it may take its time. A watched run is one
+            among which somebody chooses, so it scores no test split. Of networks alone: other models have one evaluation.
 
     Raises:
         RaytrainError: the config, data set, cluster or run name is not right; nothing has been started then.
@@ -75,9 +79,9 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
         # Torch, TorchRec and Ray take seconds to load: what can be refused without them has been.
         from raytrain.training.neural import plan_neural, train_neural
 
-        assignment = plan_neural(run.storage, run.job, run.contract)
+        assignment = plan_neural(run.storage, run.job, run.contract, watch is not None)
         _create(run, console)
-        result, records = train_neural(run.storage, assignment, console)
+        result, records = train_neural(run.storage, assignment, console, watch)
     else:
         from raytrain.training.tabular import refuse_other_labels, train_tabular_run
 

@@ -15,17 +15,18 @@ from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import Storage
 from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
 from raytrain.training.process import ALLOCATOR, quieten
-from raytrain.training.progress import Progress
+from raytrain.training.progress import Progress, Watch
 from raytrain.training.worker import Assignment, run_worker
 
 Records = list[dict[str, Any]]
 
 
-def launch(assignment: Assignment, storage: Storage, console: Console) -> Records:
+def launch(assignment: Assignment, storage: Storage, console: Console, watch: Watch | None = None) -> Records:
     """Runs the workers to their end; a training run goes on from the newest committed checkpoint, if there is one.
 
     Args:
         storage: the run directory; checkpoints go below ``checkpoints/``.
+        watch: of a watched assignment, who answers its evaluations.
 
     Returns:
         Every record the workers posted, in order.
@@ -36,7 +37,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console) -> Record
     quieten()
     job, scaling = assignment.job, assignment.job.scaling
     training = bool(assignment.train)
-    progress = Progress(storage if training else None, job.run.tensorboard, console)
+    progress = Progress(storage if training else None, job.run.tensorboard, console, watch)
     owner = take_over(storage) if training else secrets.token_hex(4)
     experiment = Storage(storage.join(CHECKPOINTS if training else f"scoring-{owner}"))
     resumed = {spec.name: stream_start(spec, storage.uri, scaling.elastic) for spec in assignment.train}

@@ -99,6 +99,10 @@ class Session(Protocol):
         """Saves a checkpoint with ``files`` (rank 0's) beside the tensors; a collective. ``metrics`` are empty between evaluations."""
         ...
 
+    def goes_on(self, step: int) -> bool:
+        """Whether training goes on after the evaluation of ``step``, which may be waited for; a collective."""
+        ...
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -174,7 +178,7 @@ def train(
             learner.network.train()
             waiting.pause(time.perf_counter() - started)
             window.started += time.perf_counter() - started
-            if state.stopping.is_over():
+            if state.stopping.is_over() or (is_eval and not is_last and not session.goes_on(step)):
                 break
     outcome.stopped_early = outcome.num_steps < schedule.num_steps
     if not outcome.best_step:

@@ -7,10 +7,11 @@ import ray
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Records on their way from rank 0 to the driver."""
+    """Records on their way from rank 0 to the driver, and a watcher's answers on the way back."""
 
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []
+        self._answers: dict[int, bool] = {}
 
     def post(self, record: dict[str, Any]) -> None:
         self._records.append(record)
@@ -18,3 +19,10 @@ class Mailbox:
     def take(self) -> list[dict[str, Any]]:
         records, self._records = self._records, []
         return records
+
+    def answer(self, step: int, go_on: bool) -> None:
+        self._answers[step] = go_on
+
+    def answer_at(self, step: int) -> bool | None:
+        """Whether training goes on after the evaluation of ``step``; null while nobody has said."""
+        return self._answers.get(step)

@@ -17,13 +17,17 @@ from raytrain.training.engine import Records, launch
 from raytrain.training.gain_log import last_ledger
 from raytrain.training.label_facts import facts_of_run, save_facts
 from raytrain.training.launch import connect, threads_per_worker
+from raytrain.training.progress import Watch
 from raytrain.training.specs import probe_spec, scored_specs, scoring_spec, training_specs
 from raytrain.training.start import plan_start
 from raytrain.training.worker import Assignment
 
 
-def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignment:
+def plan_neural(storage: Storage, job: JobConfig, contract: Contract, watched: bool = False) -> Assignment:
     """Everything that can be refused is refused here, on the driver, before the run exists.
+
+    Args:
+        watched: somebody chooses among runs like this one, so none of them scores the test split.
 
     Raises:
         RaytrainError: the config, data set, tables or cluster is not right.
@@ -39,9 +43,10 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignm
         job,
         streams,
         valid,
-        test,
+        () if watched else test,
         threads_per_worker(job),
         storage.uri,
+        watched=watched,
         facts=facts_of_run(storage, job, contract),
         probe=probe_spec(job, contract, quarantine),
         start=start,
@@ -49,11 +54,11 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract) -> Assignm
     )
 
 
-def train_neural(storage: Storage, assignment: Assignment, console: Console) -> tuple[dict[str, Any], Records]:
+def train_neural(storage: Storage, assignment: Assignment, console: Console, watch: Watch | None = None) -> tuple[dict[str, Any], Records]:
     """Trains and scores the test split; returns the result's public keys and every record."""
     save_facts(storage, assignment.facts)
     _announce(assignment.train, assignment.job, console)
-    records = launch(assignment, storage, console)
+    records = launch(assignment, storage, console, watch)
     return _result(assignment.job, assignment.train[0].contract, assignment.train, records), records
 
 

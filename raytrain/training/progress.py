@@ -37,17 +37,23 @@ METRIC_NAMES = (
 )
 METRICS_FILE = "metrics.jsonl"
 MAX_BOARD_SLICES = 50
+Watch = Callable[[dict[str, Any]], bool]
 REPEATED = ("train", "valid", "checkpoint", "gain")
 
 
 class Progress:
-    """Prints what the workers post until ``close``, and stores it where ``storage`` is given."""
+    """Prints what the workers post until ``close``, and stores it where ``storage`` is given.
 
-    def __init__(self, storage: Storage | None, tensorboard: bool, console: Console) -> None:
+    Args:
+        watch: takes every validation record and says whether training goes on; the workers wait for its answer.
+    """
+
+    def __init__(self, storage: Storage | None, tensorboard: bool, console: Console, watch: Watch | None = None) -> None:
         self.records: list[dict[str, Any]] = _read_records(storage)
         self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
         self._storage = storage
         self._console = console
+        self._watch = watch
         self._started = self._flushed = time.monotonic()
         # TensorBoard's writer appends to a local file; object stores cannot be appended to.
         local = storage is not None and isinstance(storage.filesystem, LocalFileSystem)
@@ -82,6 +88,8 @@ class Progress:
                 # What came after the checkpoint is done again.
                 self.records = [old for old in self.records if old["kind"] not in REPEATED or old["step"] <= record["step"]]
             self.records.append(record)
+            if self._watch is not None and record["kind"] == "valid":
+                self.mailbox.answer.remote(record["step"], self._watch(record))
             line = describe(record, time.monotonic() - self._started)
             if line:
                 self._console.print(line, highlight=False, markup=False)

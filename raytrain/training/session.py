@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -17,7 +18,7 @@ from ray.train import CheckpointConsistencyMode, CheckpointUploadMode
 
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.cursor import hash_of
-from raytrain.errors import StorageError
+from raytrain.errors import RunError, StorageError
 from raytrain.storage import HOPELESS, sync
 from raytrain.training.checkpoint import save_checkpoint
 from raytrain.training.commit import CURSOR_FILE
@@ -26,14 +27,19 @@ from raytrain.training.parallel import World
 
 T = TypeVar("T")
 
+ANSWER_LIMIT_S = 600.0
+"""A scheduler answers within milliseconds; a driver that is gone takes the mailbox with it."""
+
 
 class RaySession:
     """``Session`` of the loop."""
 
-    def __init__(self, job: JobConfig, mailbox: Any, world: World) -> None:
+    def __init__(self, job: JobConfig, mailbox: Any, world: World, watched: bool = False) -> None:
+        """``watched``: somebody on the driver answers every validation record."""
         self._job = job
         self._mailbox = mailbox
         self._world = world
+        self._watched = watched
         self._uploading = False
         self._launch = ray.train.get_context().get_experiment_name()
         # A worker that was killed amid a checkpoint has left its copy; nobody else has this launch and rank.
@@ -81,6 +87,23 @@ class RaySession:
         )
         self._uploading = True
         self.parent = f"{self._launch}/{name}"
+
+    def goes_on(self, step: int) -> bool:
+        """Rank 0 waits for the answer to the evaluation of ``step``; a collective."""
+        return not self._watched or bool(self._world.broadcast(self._answer_at(step) if self._world.rank == 0 else None))
+
+    def _answer_at(self, step: int) -> bool:
+        """Raises RunError when nobody has answered for ANSWER_LIMIT_S."""
+        limit = time.monotonic() + ANSWER_LIMIT_S
+        while time.monotonic() < limit:
+            answer: bool | None = ray.get(self._mailbox.answer_at.remote(step))
+            if answer is not None:
+                return answer
+            time.sleep(0.05)
+        raise RunError(
+            f"Whoever watches a run has to say after each evaluation whether it goes on. Received: no answer for {ANSWER_LIMIT_S:.0f} s "
+            f"at step {step}. Go on with it by --resume."
+        )
 
     def settle(self) -> None:
         """Waits until the last checkpoint is committed, so that one upload at most is under way; a collective."""

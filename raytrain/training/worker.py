@@ -52,6 +52,8 @@ class Assignment:
     """Held-out rows that gain is measured on, for a model that asks for some."""
     start: Start = field(default_factory=Start)
     """Where weights that are not drawn come from."""
+    watched: bool = False
+    """Somebody on the driver says after every evaluation whether training goes on."""
     predictions_path: str | None = None
     """Directory for the predictions of the test streams, one file a rank."""
 
@@ -62,7 +64,7 @@ def run_worker(config: dict[str, Any]) -> None:
     job = assignment.job
     set_up_torch(assignment.threads, job.training.deterministic)
     world = World.current(get_device() if job.scaling.use_gpu else None)
-    session = RaySession(job, config["mailbox"], world)
+    session = RaySession(job, config["mailbox"], world, assignment.watched)
     contract = assignment.test[0].contract if assignment.test else assignment.train[0].contract
     probe = list(rank_micro_batches(assignment.probe, world.rank, world.size)) if assignment.probe else []
     learner = build_learner(job, contract, world, assignment.facts, probe)

@@ -27,15 +27,20 @@ from tests.data.build import build_dataset
 class ListSession:
     """Keeps what a run would log and save."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_step: int | None = None) -> None:
+        """``last_step``: the evaluation after which nobody wants to go on."""
         self.records: list[dict[str, Any]] = []
         self.checkpoints: list[tuple[int, bool]] = []
+        self._last_step = last_step
 
     def log(self, record: dict[str, Any]) -> None:
         self.records.append(record)
 
     def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool, files: dict[str, bytes]) -> None:
         self.checkpoints.append((step, best))
+
+    def goes_on(self, step: int) -> bool:
+        return step != self._last_step
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +61,12 @@ def job_for(path: str, *overrides: str) -> JobConfig:
     return JobConfig.parse(with_overrides(values, overrides), "test")
 
 
-def run_loop(job: JobConfig) -> tuple[TrainOutcome, ListSession, Learner]:
+def run_loop(job: JobConfig, last_step: int | None = None) -> tuple[TrainOutcome, ListSession, Learner]:
     contract = load_contract(job.data.path)
     histories = NEURAL_MODELS[job.model.name].histories(job.model, contract)
     streams = training_specs(job, contract, histories, f"{job.data.path}-quarantine")
     valid = scoring_spec(job, contract, contract.target, "valid", histories)
-    learner, session = build_learner(job, contract, World()), ListSession()
+    learner, session = build_learner(job, contract, World()), ListSession(last_step)
     outcome = train(
         job,
         learner,

@@ -1,0 +1,47 @@
+"""How many trials run at one time."""
+
+import pytest
+
+from raytrain.errors import ResourceError
+from raytrain.machine import GIB
+from raytrain.resources import Needs
+from tuning.capacity import Capacity
+
+TWO_CPUS = Needs(num_workers=1, cpus_per_worker=1.0, num_streams=2, cpus_per_read_task=0.5)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "expected"),
+    [
+        (Capacity(TWO_CPUS, 2.0, 0.0, 8 * GIB), 1),
+        (Capacity(TWO_CPUS, 7.9, 0.0, 64 * GIB), 3),
+        (Capacity(TWO_CPUS, 64.0, 0.0, 2 * GIB), 2),
+        (Capacity(Needs(2, 1.0, 2, 0.5, num_gpus=2), 64.0, 5.0, 64 * GIB), 2),
+        (Capacity(Needs(3, 0.1, 2, 0.1), 1.0, 0.0, 64 * GIB), 2),
+    ],
+    ids=["just one", "CPUs", "memory for drivers", "GPUs", "a sum of floats"],
+)
+def test_the_scarcest_resource_decides(capacity: Capacity, expected: int) -> None:
+    assert capacity.concurrency(None) == expected
+    assert f"room for {expected} at one time" in capacity.arithmetic
+
+
+def test_fewer_may_be_asked_for_and_more_are_refused_with_the_arithmetic() -> None:
+    capacity = Capacity(TWO_CPUS, 8.0, 0.0, 64 * GIB)
+    assert capacity.concurrency(2) == 2
+    with pytest.raises(ResourceError, match=r"max_concurrent=5; .* = 2 CPUs a trial, 8 CPUs: room for 4 at one time. Set max_concurrent=4"):
+        capacity.concurrency(5)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "message"),
+    [
+        (Capacity(TWO_CPUS, 1.5, 0.0, 64 * GIB), r"= 2 CPUs, and there are 1.5. Set scaling.cpus_per_worker=0.5"),
+        (Capacity(TWO_CPUS, 2.0, 0.0, GIB / 4), "a trial takes 700.0 MiB of memory, and there are 256.0 MiB"),
+        (Capacity(Needs(2, 0.5, 2, 0.5, num_gpus=2), 8.0, 1.0, 64 * GIB), "a trial takes 2 GPUs, and there are 1"),
+    ],
+    ids=["CPUs", "memory", "GPUs"],
+)
+def test_not_even_one_trial_is_refused_instead_of_waiting(capacity: Capacity, message: str) -> None:
+    with pytest.raises(ResourceError, match=message):
+        capacity.concurrency(None)

@@ -1,0 +1,92 @@
+"""A sweep that is not right is refused before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raytrain.errors import ConfigError, ContractError
+from raytrain.storage import Storage
+from tests.tuning.sweeps import plan_in, write_sweep
+from tuning.sweep_config import load_sweep
+
+
+def test_trials_are_jobs_with_their_own_names_seeds_and_absolute_paths(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "training.max_steps=7", seeds=[3, 4])
+    jobs = plan.jobs_of({"tables.lr": 0.25, "model.hidden_units": [8]}, "trial-0001", Storage(str(tmp_path / "sweep")))
+    assert [job.seed for job in jobs] == [3, 4]
+    assert [job.run.name for job in jobs] == ["trial-0001-seed3", "trial-0001-seed4"]
+    assert {job.tables.lr for job in jobs} == {0.25}
+    assert {job.training.max_steps for job in jobs} == {7}
+    assert all(Path(job.data.path).is_absolute() for job in jobs)
+    assert jobs[0].run.storage_path == str(tmp_path / "sweep" / "runs")
+
+
+def test_the_objective_is_what_the_job_stops_by_where_none_is_named(tmp_path: Path) -> None:
+    assert plan_in(tmp_path).objectives == ("auc",)
+    assert plan_in(tmp_path, "objectives=[gauc, train_s]").objectives == ("gauc", "train_s")
+
+
+def test_the_job_as_it_stands_is_a_trial_where_the_space_holds_it(tmp_path: Path) -> None:
+    assert plan_in(tmp_path).default_params == {"tables.lr": 0.05, "model.hidden_units": [16]}
+    assert plan_in(tmp_path, "space={tables.lr: {uniform: [0.1, 0.2]}}").default_params is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"tables.rate": {"uniform": [0, 1]}}}, r"at tables.rate=0.0: Every key has to be one the schema knows"),
+        ({"space": {"tables.lr": {"uniform": [-1.0, 1.0]}}}, r"at tables.lr=-1.0: tables.lr: .*greater than 0"),
+        ({"space": {"model.name": {"choice": ["din", "nodin"]}}}, "model.name has to be a known one"),
+        ({"space": {"data.batch_size": {"uniform": [1.5, 9.5]}}}, "valid integer"),
+        ({"method": "grid"}, "A grid goes through choices. Received: method=grid, tables.lr with a range"),
+        ({"objectives": ["auc", "train_s"], "stopping": {}}, "stopping has to be null"),
+        ({"objectives": ["train_s", "auc"]}, "The first objective chooses a trial"),
+        ({"objectives": ["norm_gini"]}, "labels, which are clicks. Received: objectives=norm_gini"),
+        ({"overrides": ["tables.lr=1"]}, "itself sets .* Received: tables.lr=1"),
+        ({"overrides": ["run.name=mine"]}, "itself sets .* Received: run.name=mine"),
+        ({"base": {"model": {"name": "lightgbm"}}, "space": {"seed": {"choice": [1]}}}, "A sweep trains networks"),
+        ({"nmae": "x"}, "nmae.*Did you mean name"),
+    ],
+    ids=[
+        "an unknown knob",
+        "a bound out of range",
+        "a model that is none",
+        "a float for an integer",
+        "a grid of a range",
+        "two objectives and stopping",
+        "cost first",
+        "a metric of amounts",
+        "a knob set twice",
+        "a run's name",
+        "trees",
+        "a misspelt key",
+    ],
+)
+def test_what_could_not_run_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_in(tmp_path, **changes)
+
+
+def test_a_combination_that_is_refused_is_named(tmp_path: Path) -> None:
+    space = {"scaling.num_workers": {"choice": [1, 2]}, "tables.backend": {"choice": ["local", "sharded"]}}
+    with pytest.raises(ConfigError, match=r"at scaling.num_workers=2 tables.backend=\"local\": .*tables.backend=local keeps whole tables"):
+        plan_in(tmp_path, space=space)
+
+
+def test_missing_data_is_refused_first(tmp_path: Path) -> None:
+    with pytest.raises(ContractError):
+        load_sweep(write_sweep(tmp_path), [f"data.path={tmp_path}/nowhere"])
+
+
+def test_a_job_is_told_from_a_sweep(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("model: {name: din}\ndata: {path: x}\n")
+    with pytest.raises(ConfigError, match=r"takes a sweep, which has `space:`.*Run `raytrain train"):
+        load_sweep(str(file))
+
+
+def test_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> None:
+    space = {"model.hidden_units": {"choice": [[8], [16]]}, "tables.dim": {"choice": [4, 8, 16]}}
+    assert plan_in(tmp_path, method="grid", space=space, num_trials=...).sweep.total_trials == 6
+    assert plan_in(tmp_path, method="grid", space=space, num_trials=4).sweep.total_trials == 4

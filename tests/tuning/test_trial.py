@@ -1,0 +1,105 @@
+"""A trial hands its evaluations out one by one and ends when it is told to, whatever its runs do."""
+
+import math
+import threading
+from typing import Any
+
+import pytest
+
+from raytrain.config import JobConfig
+from raytrain.run import Watch
+from tuning.trial import SeedRuns
+
+
+def job(seed: int) -> JobConfig:
+    return JobConfig.parse({"seed": seed, "data": {"path": "data"}, "model": {"name": "din"}}, "test")
+
+
+class FakeRuns:
+    """Trains by posting evaluations; remembers how far each run was let."""
+
+    def __init__(self, curves: dict[int, list[float]]) -> None:
+        self._curves = curves
+        self.epochs: dict[int, int] = {}
+
+    def __call__(self, job: JobConfig, watch: Watch) -> dict[str, Any]:
+        curve = self._curves[job.seed]
+        for epoch, auc in enumerate(curve, start=1):
+            self.epochs[job.seed] = epoch
+            if not watch({"kind": "valid", "step": 10 * epoch, "epoch": float(epoch), "auc": auc}):
+                break
+        seen = [auc for auc in curve[: self.epochs[job.seed]] if not math.isnan(auc)]
+        return {"valid": {"auc": max(seen, default=math.nan)}, "rows_trained": {"target": 100, "source": 20}, "train_samples_per_s": 40.0}
+
+
+def runs_of(fake: FakeRuns, seeds: tuple[int, ...] = (0,), **options: Any) -> SeedRuns:
+    return SeedRuns([job(seed) for seed in seeds], ["auc", "train_s"], options.pop("limit_s", 30.0), train_run=fake, **options)
+
+
+def test_each_step_lasts_from_one_evaluation_to_the_next_and_the_last_gives_the_means_over_seeds() -> None:
+    fake = FakeRuns({0: [0.6, 0.5, 0.7], 1: [0.8]})
+    runs = runs_of(fake, (0, 1))
+    told = [runs.next() for _ in range(4)]
+    assert [(event["evaluations"], event["epoch"], event["auc"], event["done"]) for event in told[:3]] == [
+        (1, 1.0, 0.6, False),
+        (2, 2.0, 0.6, False),
+        (3, 3.0, 0.7, False),
+    ]
+    assert told[3]["status"] == "finished"
+    assert told[3]["done"]
+    assert told[3]["auc"] == pytest.approx(0.75)
+    assert told[3]["train_s"] == pytest.approx(3.0)
+    assert told[3]["seed_values"] == [{"auc": 0.7, "train_s": 3.0}, {"auc": 0.8, "train_s": 3.0}]
+
+
+def test_a_run_waits_at_its_evaluation_and_ends_there_when_the_trial_does() -> None:
+    fake = FakeRuns({0: [0.6, 0.5, 0.7], 1: [0.8]})
+    runs = runs_of(fake, (0, 1))
+    assert runs.next()["evaluations"] == 1
+    assert runs.end(10.0)
+    assert fake.epochs == {0: 1}
+
+
+def test_a_run_that_fails_is_a_result_with_its_error() -> None:
+    runs = runs_of(FakeRuns({}))
+    told = runs.next()
+    assert (told["status"], told["done"], told["error"]) == ("failed", True, "KeyError: 0")
+    assert math.isnan(told["auc"])
+
+
+def test_credentials_in_an_error_are_masked() -> None:
+    def fail(job: JobConfig, watch: Watch) -> dict[str, Any]:
+        raise OSError("no bucket at s3://key:secret@bucket/data")
+
+    told = SeedRuns([job(0)], ["auc"], 30.0, train_run=fail).next()
+    assert "secret" not in told["error"]
+    assert "s3://***@bucket" in told["error"]
+
+
+def test_a_run_whose_metric_is_nan_has_failed() -> None:
+    runs = runs_of(FakeRuns({0: [math.nan]}))
+    assert runs.next()["status"] == "running"
+    told = runs.next()
+    assert (told["status"], told["error"]) == ("failed", "auc of the validation split is NaN")
+
+
+def test_a_run_that_says_nothing_is_given_up() -> None:
+    released = threading.Event()
+
+    def hang(job: JobConfig, watch: Watch) -> dict[str, Any]:
+        released.wait(30.0)
+        return {"valid": {"auc": 0.5}, "rows_trained": {"target": 1}, "train_samples_per_s": 1.0}
+
+    runs = SeedRuns([job(0)], ["auc"], 0.1, train_run=hang)
+    told = runs.next()
+    assert (told["status"], told["error"]) == ("failed", "no evaluation for 0 s (silence_limit_s)")
+    assert not runs.end(0.1)
+    released.set()
+    assert runs.end(10.0)
+
+
+def test_after_a_kill_of_the_sweep_evaluations_are_counted_on_and_none_is_given_twice() -> None:
+    fake = FakeRuns({0: [0.6, 0.65, 0.64]})
+    runs = runs_of(fake, so_far={"evaluations": 1, "epoch": 1.0, "auc": 0.6})
+    told = runs.next()
+    assert (told["evaluations"], told["epoch"], told["auc"]) == (2, 2.0, 0.65)

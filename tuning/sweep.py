@@ -1,0 +1,161 @@
+"""`raytrain sweep SWEEP.yaml [key=value ...]`: trials of one job under Ray Tune, then test figures of the one that is chosen.
+
+    raytrain sweep tuning/sweeps/lcn.yaml num_trials=12
+
+Everything lies under ``<work_dir>``: sweep.yaml, trials/*.json as they happen, runs/, and in the end sweep.json, sweep.html, best.yaml.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import ray
+import yaml
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from rich.console import Console
+
+from raytrain.errors import RunError
+from raytrain.metrics.order import HIGHER_IS_BETTER
+from raytrain.resources import needs_of, num_training_streams
+from raytrain.run import evaluate
+from raytrain.settings import flat_keys, parse_yaml
+from raytrain.storage import Storage
+from raytrain.training.launch import connect
+from raytrain.training.process import quieten
+from tuning.capacity import DRIVER_BYTES, Capacity
+from tuning.searcher import OptunaSearcher
+from tuning.sweep_config import Plan, Sweep, higher_is_better, load_sweep
+from tuning.sweep_report import write_sweep_report
+from tuning.trial import TrialRun
+from tuning.trial_log import TrialLog, TrialRecord, ranked
+from tuning.watching import SweepWatcher
+
+SWEEP_FILE = "sweep.yaml"
+MAY_CHANGE = ("num_trials", "max_concurrent", "silence_limit_s", "work_dir")
+
+
+def run_sweep(path: str, overrides: Sequence[str], console: Console, resume: bool = False) -> dict[str, Any]:
+    """Runs the trials that are missing, scores the chosen one's test split once, and writes the report.
+
+    Args:
+        resume: goes on with the sweep of this directory, also for more trials than it was begun with.
+
+    Returns:
+        What sweep.json holds; ``failed`` names the trials that were.
+
+    Raises:
+        RaytrainError: the sweep, a job it may draw, the data or the cluster is not right; nothing has been started then.
+    """
+    plan = load_sweep(path, overrides)
+    storage = Storage(Storage(plan.sweep.directory).uri)
+    _open(plan.sweep, storage, resume)
+    needs = needs_of(plan.base, num_training_streams(plan.base))
+    quieten()
+    connect(needs)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    capacity = Capacity(needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
+    concurrency = capacity.concurrency(plan.sweep.max_concurrent)
+    _begin(plan.sweep, storage)
+    log = TrialLog(storage)
+    searcher = OptunaSearcher(plan, log, storage)
+    console.print(
+        f"sweep {storage.uri}: {plan.sweep.total_trials} trials, {len(log.records)} known, {searcher.num_left} to run", highlight=False
+    )
+    console.print(f"{capacity.arithmetic}; {concurrency} asked for", highlight=False)
+    if searcher.num_left:
+        watcher = SweepWatcher(plan, log, searcher.num_left, concurrency, console)
+        _tune(plan, log, searcher, watcher, concurrency)
+        if watcher.stop_all():
+            first = next(iter(log.with_status("failed")))
+            raise RunError(f"Trials have to train. Received: each of {len(log.records)} failed, {first.name} with: {first.error}")
+    result = write_sweep_report(plan, log, storage, _test_of(plan, log, storage, console), path, overrides)
+    console.print(result["summary"], highlight=False, markup=False)
+    console.print(f"wrote {', '.join(storage.join(name) for name in ('sweep.json', 'sweep.html', 'best.yaml'))}", highlight=False)
+    return result
+
+
+def _open(sweep: Sweep, storage: Storage, resume: bool) -> None:
+    """Raises RunError when the directory is taken, or was begun by another sweep."""
+    if not storage.exists(SWEEP_FILE):
+        return
+    if not resume:
+        raise RunError(
+            f"A sweep has a directory of its own. Received: {storage.uri}, where one was begun. "
+            "Add --resume to go on with it, or choose another name or work_dir."
+        )
+    asked = flat_keys(sweep.model_dump(mode="json"))
+    begun = flat_keys(Sweep.parse(parse_yaml(storage.read_text(SWEEP_FILE), SWEEP_FILE), SWEEP_FILE).model_dump(mode="json"))
+    changed = [key for key in {**begun, **asked} if begun.get(key) != asked.get(key) and key not in MAY_CHANGE]
+    if changed:
+        listed = ", ".join(f"{key}={asked.get(key)} (begun with {begun.get(key)})" for key in sorted(changed))
+        raise RunError(f"A sweep goes on as it was begun. Received: {listed}. Set these back, or choose another name or work_dir.")
+
+
+def _begin(sweep: Sweep, storage: Storage) -> None:
+    storage.write_text(SWEEP_FILE, yaml.safe_dump(sweep.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+
+
+def _tune(plan: Plan, log: TrialLog, searcher: OptunaSearcher, watcher: SweepWatcher, concurrency: int) -> None:
+    # Paths are absolute already; a driver that changes its directory cannot import what lies in the user's.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="raytrain-sweep-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(TrialRun, {"memory": DRIVER_BYTES}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(plan, log),
+                num_samples=searcher.num_left,
+                max_concurrent_trials=concurrency,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(name="tune", storage_path=scratch, callbacks=[watcher], stop=watcher, verbose=0),
+        )
+        tuner.fit()
+
+
+def _scheduler(plan: Plan, log: TrialLog) -> TrialScheduler:
+    """Successive halving, which remembers how far the trials of an earlier launch came."""
+    # A run that has come to its last evaluation is paid for: nobody is stopped there.
+    last = plan.base.training.epochs * plan.base.training.evals_per_epoch - 1
+    if plan.stopping is None or last < plan.stopping.first_evaluation:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    objective = plan.objectives[0]
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="evaluations",
+        metric=objective,
+        mode="max" if higher_is_better(objective) else "min",
+        grace_period=plan.stopping.first_evaluation,
+        reduction_factor=plan.stopping.reduction,
+        max_t=last,
+        stop_last_trials=False,
+    )
+    for record in log.records.values():
+        # All that the scheduler looks at.
+        known = cast(Trial, SimpleNamespace(trial_id=record.name))
+        scheduler.on_trial_add(None, known)  # type: ignore[arg-type]
+        for one in record.evaluations:
+            scheduler.on_trial_result(None, known, {"evaluations": one.number, objective: one.value})  # type: ignore[arg-type]
+    return scheduler
+
+
+def _test_of(plan: Plan, log: TrialLog, storage: Storage, console: Console) -> dict[str, Any] | None:
+    """Test figures of the chosen trial's runs, one a seed; None where no trial finished. Scored once, and kept beside the trial."""
+    order = ranked(list(log.records.values()), HIGHER_IS_BETTER.get(plan.objectives[0], False))
+    if not order:
+        return None
+    best: TrialRecord = order[0]
+    file = f"test/{best.name}.json"
+    if storage.exists(file):
+        return dict(parse_yaml(storage.read_text(file), file))
+    console.print(f"{best.name} is the best on validation; scoring its test split", highlight=False)
+    scored = [evaluate(storage.join(f"runs/{run}"), "test", None, (), Console(quiet=True))[plan.contract.target] for run in best.runs]
+    found = {"trial": best.name, "seeds": list(plan.sweep.seeds), "metrics": scored}
+    storage.write_text(file, yaml.safe_dump(found, sort_keys=False))
+    return found

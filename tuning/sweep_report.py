@@ -1,0 +1,164 @@
+"""What a sweep comes to: sweep.json for machines, sweep.html to show, best.yaml to train with."""
+
+import json
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from raytrain.storage import Storage
+from raytrain.training.report import masked, number, render
+from tuning.importance import importances
+from tuning.space import overrides_of
+from tuning.sweep_charts import cost_chart, cost_of, importance_chart, parallel_chart, slice_charts
+from tuning.sweep_config import Plan, higher_is_better
+from tuning.trial_log import TrialLog, TrialRecord, ranked
+
+Result = dict[str, Any]
+
+
+def write_sweep_report(
+    plan: Plan, log: TrialLog, storage: Storage, test: Mapping[str, Any] | None, path: str, overrides: Sequence[str]
+) -> Result:
+    """Writes sweep.json, sweep.html and, where a trial finished, best.yaml; returns what sweep.json holds.
+
+    Args:
+        test: figures of the chosen trial's runs on the test split.
+    """
+    records = [log.records[key] for key in sorted(log.records)]
+    order = ranked(records, higher_is_better(plan.objectives[0]))
+    best = order[0] if order else None
+    second = plan.objectives[1] if len(plan.objectives) > 1 else None
+    result: Result = {
+        "name": plan.sweep.name,
+        "command": masked(shlex.join(["raytrain", "sweep", path, *overrides])),
+        "model": plan.base.model.name,
+        "dataset": plan.contract.dataset,
+        "method": plan.sweep.method,
+        "objectives": list(plan.objectives),
+        "seeds": list(plan.sweep.seeds),
+        "num_trials": len(records),
+        "counts": {status: sum(record.status == status for record in records) for status in ("finished", "stopped", "failed")},
+        "trials": [json.loads(record.to_json()) | {"name": record.name} for record in records],
+        "leaderboard": [record.name for record in order],
+        "pareto_front": pareto_front(order, plan.objectives, second),
+        "importances": importances(records, plan.sweep.space),
+        "as_it_stands": next((record.name for record in records if record.params == plan.default_params), None),
+        "chosen": best.name if best else None,
+        "test": dict(test) if test else None,
+        "failed": [{"trial": record.name, "error": masked(record.error)} for record in records if record.status == "failed"],
+    }
+    if best is not None:
+        storage.write_text("best.yaml", best_yaml(plan, best))
+        result["best_command"] = masked(shlex.join(["raytrain", "train", storage.join("best.yaml"), "run.name=best"]))
+        result["best_overrides"] = list(overrides_of(best.params))
+    result["summary"] = summary(result, order)
+    storage.write_text("sweep.json", json.dumps(result, indent=2) + "\n")
+    storage.write_text("sweep.html", page(plan, result, records))
+    return result
+
+
+def pareto_front(order: Sequence[TrialRecord], objectives: Sequence[str], second: str | None) -> list[str]:
+    """Names of the finished trials that none beats in quality and cost at once, the best quality first."""
+    lower = second is None or not higher_is_better(second)
+    front, least = [], float("inf")
+    # By quality; of equals the cheaper one, so that the other is beaten.
+    sign = -1.0 if higher_is_better(objectives[0]) else 1.0
+    for record in sorted(order, key=lambda one: (sign * one.value, (1 if lower else -1) * cost_of(one, second))):
+        cost = cost_of(record, second) * (1 if lower else -1)
+        if cost < least:
+            front.append(record.name)
+            least = cost
+    return front
+
+
+def best_yaml(plan: Plan, best: TrialRecord) -> str:
+    """The chosen trial's job, resolved, without the sweep's own run name and storage."""
+    job = plan.jobs_of(best.params, best.name, Storage("."))[0]
+    values = job.model_dump(mode="json", exclude={"run"})
+    # Where the data lies is the user's word, not an absolute path of this machine.
+    values["data"]["path"] = plan.base.data.path
+    return yaml.safe_dump({"seed": values.pop("seed"), **values}, sort_keys=False)
+
+
+def summary(result: Mapping[str, Any], order: Sequence[TrialRecord]) -> str:
+    """The findings in words."""
+    counts = result["counts"]
+    told = f"{counts['finished']} of {result['num_trials']} trials finished, "
+    told += f"{counts['stopped']} were stopped early, {counts['failed']} failed."
+    if not order:
+        return f"{told} There is nothing to choose."
+    objective, best = result["objectives"][0], order[0]
+    told += f" The best on validation is {best.name}, {objective} {best.value:.4f}"
+    spread = [found[objective] for found in best.seed_values]
+    if len(spread) > 1:
+        told += f" (mean of {len(spread)} seeds, {min(spread):.4f} to {max(spread):.4f})"
+    stands = next((record for record in order if record.name == result["as_it_stands"]), None)
+    if stands is not None:
+        told += ", the job as it stands." if stands is best else f"; the job as it stands came to {stands.value:.4f}."
+    else:
+        told += "."
+    test = result["test"]
+    if test and test["trial"] == best.name and objective in test["metrics"][0]:
+        mean = statistics.fmean(one[objective] for one in test["metrics"])
+        told += f" Its test {objective} is {mean:.4f}, looked at for this trial alone."
+    return told
+
+
+def page(plan: Plan, result: Result, records: Sequence[TrialRecord]) -> str:
+    """The report of what sweep.json holds."""
+    objective, best = plan.objectives[0], result["chosen"] or ""
+    space, higher = plan.sweep.space, higher_is_better(objective)
+    places = {name: place for place, name in enumerate(result["leaderboard"], start=1)}
+    shown = sorted(records, key=lambda record: (places.get(record.name, len(records) + 1), record.status == "failed", record.number))
+    charts = [importance_chart(result["importances"]), cost_chart(records, plan.objectives, result["pareto_front"], best)]
+    return render(
+        "sweep.html.j2",
+        result=result,
+        knobs=list(space),
+        rows=[_row(plan, record, places.get(record.name), result) for record in shown],
+        parallel=parallel_chart(records, space, objective, higher, best),
+        charts=[chart for chart in charts if chart is not None],
+        slices=slice_charts(records, space, objective, best),
+        test=_test_rows(result),
+    )
+
+
+def _row(plan: Plan, record: TrialRecord, place: int | None, result: Result) -> dict[str, Any]:
+    marks = [
+        mark
+        for mark, holds in (("chosen", record.name == result["chosen"]), ("as it stands", record.name == result["as_it_stands"]))
+        if holds
+    ]
+    return {
+        "place": place or "\u2013",
+        "name": record.name,
+        "status": record.status,
+        "mark": ", ".join(marks),
+        "params": [_shown(record.params.get(key)) for key in plan.sweep.space],
+        "values": [number(record.values.get(objective)) for objective in plan.objectives],
+        "evaluations": len(record.evaluations),
+        "wall": number(record.wall_s, 0),
+        "error": masked(record.error),
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _test_rows(result: Result) -> list[dict[str, str]]:
+    """Metric, mean over seeds, spread."""
+    if not result["test"]:
+        return []
+    scored = result["test"]["metrics"]
+    rows = []
+    for metric in scored[0]:
+        values = [float(one[metric]) for one in scored if one.get(metric) is not None]
+        if metric.startswith("num_") or not values:
+            continue
+        spread = f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else "\u2013"
+        rows.append({"metric": metric, "mean": number(statistics.fmean(values)), "spread": spread})
+    return rows

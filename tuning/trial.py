@@ -1,0 +1,164 @@
+"""A trial in its own Ray process: runs of one job, a seed after the other, each evaluation handed to Ray Tune.
+
+Tune's way to end a trial is to end its process, which would leave the run's workers where they are and the next trial waiting for
+their CPUs. So nobody is killed: the workers wait at each evaluation for a word, and end by themselves when Tune has stopped the trial.
+"""
+
+import io
+import math
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from raytrain.config import CONFIG_FILE, JobConfig
+from raytrain.run import RESULT_FILE, Watch, read_result, train
+from raytrain.storage import Storage
+from raytrain.training.report import masked
+from tuning.sweep_config import higher_is_better
+
+END_LIMIT_S = 180.0
+"""For a run to save, close its streams and give its workers back."""
+Event = dict[str, Any]
+TrainRun = Callable[[JobConfig, Watch], dict[str, Any]]
+
+
+class TrialRun(tune.Trainable):
+    """What Tune drives: ``step`` lasts from one evaluation to the next. The process is used again for the next trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """False, for a new process, where the last run could not be ended."""
+        ended = self._runs.end(END_LIMIT_S)
+        if ended:
+            self._begin(new_config)
+        return ended
+
+    def step(self) -> dict[str, Any]:
+        return self._runs.next()
+
+    def cleanup(self) -> None:
+        self._runs.end(END_LIMIT_S)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the runs have checkpoints of their own."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        jobs = [JobConfig.parse(values, "sweep") for values in config["jobs"]]
+        self._runs = SeedRuns(jobs, config["objectives"], config["silence_limit_s"], config["so_far"])
+
+
+class SeedRuns:
+    """One trial's runs in a thread.
+
+    ``next`` gives: the objectives (the best so far of the first seed's run, in the end means over seeds), ``evaluations``, ``epoch``,
+    ``status`` (running, finished or failed), ``done``, and ``error``.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[JobConfig],
+        objectives: Sequence[str],
+        silence_limit_s: float,
+        so_far: Event | None = None,
+        train_run: TrainRun | None = None,
+    ) -> None:
+        """
+        Args:
+            so_far: what ``next`` gave last before a kill of the sweep; evaluations up to its epoch are not given again.
+            train_run: trains a job, asking the watch, and returns its result; ``raytrain.run.train`` when None.
+        """
+        self._jobs, self._objectives, self._silence_limit_s = list(jobs), list(objectives), silence_limit_s
+        self._train = train_run or _train
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._answers: queue.Queue[bool] = queue.Queue()
+        self._ending = threading.Event()
+        self._asking = False
+        self._latest: Event = {"evaluations": 0, "epoch": 0.0, **dict.fromkeys(objectives, math.nan), **(so_far or {})}
+        self._last_epoch: float = self._latest["epoch"]
+        self._thread = threading.Thread(target=self._run, daemon=True, name="trial")
+        self._thread.start()
+
+    def next(self) -> Event:
+        """Lets training go on, and waits for the next evaluation or the end."""
+        if self._asking:
+            self._asking = False
+            self._answers.put(True)
+        try:
+            event = self._events.get(timeout=self._silence_limit_s)
+        except queue.Empty:
+            error = f"no evaluation for {self._silence_limit_s:,.0f} s (silence_limit_s)"
+            event = {"status": "failed", "error": error}
+            self._ending.set()
+        self._asking = event["status"] == "running"
+        self._latest |= event
+        return {"error": "", **self._latest, "done": event["status"] != "running"}
+
+    def end(self, limit_s: float) -> bool:
+        """Tells the workers to end, and waits for it; whether they have."""
+        self._ending.set()
+        self._answers.put(False)
+        self._thread.join(limit_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        values: list[dict[str, float]] = []
+        try:
+            for job in self._jobs:
+                if self._ending.is_set():
+                    return
+                result = self._train(job, self._watch if job is self._jobs[0] else self._keep_going)
+                values.append({objective: _value(result, objective) for objective in self._objectives})
+        except BaseException as err:
+            self._events.put({"status": "failed", "error": masked(f"{type(err).__name__}: {err}")})
+            return
+        means = {objective: sum(found[objective] for found in values) / len(values) for objective in self._objectives}
+        undefined = [objective for objective, value in means.items() if math.isnan(value)]
+        if undefined:
+            self._events.put({"status": "failed", "error": f"{', '.join(undefined)} of the validation split is NaN", "seed_values": values})
+        else:
+            self._events.put({"status": "finished", "seed_values": values, **means})
+
+    def _watch(self, record: dict[str, Any]) -> bool:
+        """In the run's own thread: hands the evaluation out and waits until Tune has made up its mind."""
+        if self._ending.is_set() or record["epoch"] <= self._last_epoch:
+            # A worker group that was restarted comes by evaluations that have been handed out.
+            return not self._ending.is_set()
+        self._last_epoch = record["epoch"]
+        objective = self._objectives[0]
+        best, value = self._latest[objective], record.get(objective, math.nan)
+        if math.isnan(best) or (value > best if higher_is_better(objective) else value < best):
+            best = value
+        evaluations = self._latest["evaluations"] + 1
+        self._events.put({"status": "running", "evaluations": evaluations, "epoch": record["epoch"], objective: best})
+        while not self._ending.is_set():
+            try:
+                return self._answers.get(timeout=1.0)
+            except queue.Empty:
+                continue
+        return False
+
+    def _keep_going(self, record: dict[str, Any]) -> bool:
+        """Of the seeds after the first: they have been let through."""
+        return not self._ending.is_set()
+
+
+def _train(job: JobConfig, watch: Watch) -> dict[str, Any]:
+    """Begins the run, or goes on with what a kill has left of it."""
+    storage = Storage(Storage(job.run.storage_path).join(job.run.name or ""))
+    if storage.exists(RESULT_FILE):
+        return read_result(storage.uri)
+    return train(job, Console(file=io.StringIO()), resume=storage.exists(CONFIG_FILE), watch=watch)
+
+
+def _value(result: dict[str, Any], objective: str) -> float:
+    """Of the checkpoint that the run would serve; what training took where that is asked."""
+    if objective == "train_s":
+        return float(sum(result["rows_trained"].values()) / result["train_samples_per_s"])
+    value = result["valid"].get(objective)
+    return math.nan if value is None else float(value)
