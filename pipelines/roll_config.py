@@ -128,10 +128,10 @@ def load_roll(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Roll
     values = parse_yaml(read_text(path), str(path))
     check_kind(values, str(path), "calendar")
     values = with_overrides(values, overrides)
-    full = _checked(values, str(path))
+    full = checked_roll(values, str(path))
     if REFERENCE in full.arms:
         raise ConfigError(f"{path}: Arm {REFERENCE} is the file as it stands. Received: arms.{REFERENCE}. Rename it.")
-    arms = {name: _checked(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()}
+    arms = {name: checked_roll(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()}
     for name, arm in arms.items():
         if (arm.directory, arm.data_path) != (full.directory, full.data_path):
             raise ConfigError(
@@ -141,7 +141,8 @@ def load_roll(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Roll
     return {REFERENCE: full} | arms
 
 
-def _checked(values: Mapping[str, Any], origin: str) -> Roll:
+def checked_roll(values: Mapping[str, Any], origin: str) -> Roll:
+    """One arm of a file that has been read. Raises ConfigError as ``load_roll`` does."""
     roll = Roll.parse(values, origin)
     if roll.calendar.first_day > roll.calendar.last_day:
         raise ConfigError(

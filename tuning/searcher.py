@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raytrain.storage import Storage
+from tuning.plan import SweepPlan
 from tuning.space import Params, Space, grid_of
-from tuning.sweep_config import Plan, Sweep, higher_is_better
+from tuning.sweep_config import Sweep, higher_is_better
 from tuning.trial_log import TrialLog, TrialRecord, trial_name
 
 NUM_RANDOM_TRIALS = 6
@@ -23,7 +24,7 @@ POPULATION = 8
 class OptunaSearcher(Searcher):
     """Ask and tell. What it hands to a trial is what ``TrialRun`` takes, with ``number`` and ``params`` for the log."""
 
-    def __init__(self, plan: Plan, log: TrialLog, storage: Storage) -> None:
+    def __init__(self, plan: SweepPlan, log: TrialLog, storage: Storage) -> None:
         super().__init__()
         self._plan, self._space, self._log, self._storage = plan, plan.sweep.space, log, storage
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -74,11 +75,10 @@ class OptunaSearcher(Searcher):
             self._asked[trial_id], self._numbers[trial_id] = asked, number
         number, drawn = self._numbers[trial_id], self._asked[trial_id].params
         params = {key: self._space[key].decode(value) for key, value in drawn.items()}
-        jobs = self._plan.jobs_of(params, trial_name(number), self._storage)
         return {
             "number": number,
             "params": params,
-            "jobs": [job.model_dump(mode="json") for job in jobs],
+            "tasks": self._plan.tasks_of(params, trial_name(number), self._storage),
             "objectives": list(self._plan.objectives),
             "silence_limit_s": self._plan.sweep.silence_limit_s,
             "so_far": self._so_far(number),

@@ -113,8 +113,8 @@ Space = Mapping[str, Distribution]
 
 
 def overrides_of(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """``section.key=value``; JSON is YAML, the grammar of overrides, but for its pairs of escapes."""
-    return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in params.items())
+    """``section.key=value``, one for each key of a knob; JSON is YAML, the grammar of overrides, but for its pairs of escapes."""
+    return tuple(f"{key.strip()}={json.dumps(value, ensure_ascii=False)}" for knob, value in params.items() for key in knob.split(","))
 
 
 def grid_of(space: Space) -> list[Params]:

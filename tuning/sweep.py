@@ -21,16 +21,16 @@ from rich.console import Console
 
 from raytrain.errors import RunError
 from raytrain.metrics.order import HIGHER_IS_BETTER
-from raytrain.resources import needs_of, num_training_streams
-from raytrain.run import evaluate
 from raytrain.settings import flat_keys, parse_yaml
 from raytrain.storage import Storage
 from raytrain.training.launch import connect
 from raytrain.training.process import quieten
 from tuning.capacity import DRIVER_BYTES, Capacity
+from tuning.plan import SweepPlan, load_sweep
 from tuning.searcher import OptunaSearcher
-from tuning.sweep_config import Plan, Sweep, higher_is_better, load_sweep
+from tuning.sweep_config import Sweep, higher_is_better
 from tuning.sweep_report import write_sweep_report
+from tuning.tasks import test_task
 from tuning.trial import TrialRun
 from tuning.trial_log import TrialLog, TrialRecord, ranked
 from tuning.watching import SweepWatcher
@@ -54,11 +54,10 @@ def run_sweep(path: str, overrides: Sequence[str], console: Console, resume: boo
     plan = load_sweep(path, overrides)
     storage = Storage(Storage(plan.sweep.directory).uri)
     _open(plan.sweep, storage, resume)
-    needs = needs_of(plan.base, num_training_streams(plan.base))
     quieten()
-    connect(needs)
+    connect(plan.needs)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    capacity = Capacity(needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
+    capacity = Capacity(plan.needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
     concurrency = capacity.concurrency(plan.sweep.max_concurrent)
     _begin(plan.sweep, storage)
     log = TrialLog(storage)
@@ -100,7 +99,7 @@ def _begin(sweep: Sweep, storage: Storage) -> None:
     storage.write_text(SWEEP_FILE, yaml.safe_dump(sweep.model_dump(mode="json", exclude_unset=True), sort_keys=False))
 
 
-def _tune(plan: Plan, log: TrialLog, searcher: OptunaSearcher, watcher: SweepWatcher, concurrency: int) -> None:
+def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: SweepWatcher, concurrency: int) -> None:
     # Paths are absolute already; a driver that changes its directory cannot import what lies in the user's.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -120,10 +119,10 @@ def _tune(plan: Plan, log: TrialLog, searcher: OptunaSearcher, watcher: SweepWat
         tuner.fit()
 
 
-def _scheduler(plan: Plan, log: TrialLog) -> TrialScheduler:
+def _scheduler(plan: SweepPlan, log: TrialLog) -> TrialScheduler:
     """Successive halving, which remembers how far the trials of an earlier launch came."""
     # A run that has come to its last evaluation is paid for: nobody is stopped there.
-    last = plan.base.training.epochs * plan.base.training.evals_per_epoch - 1
+    last = plan.num_evaluations - 1
     if plan.stopping is None or last < plan.stopping.first_evaluation:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     objective = plan.objectives[0]
@@ -145,7 +144,7 @@ def _scheduler(plan: Plan, log: TrialLog) -> TrialScheduler:
     return scheduler
 
 
-def _test_of(plan: Plan, log: TrialLog, storage: Storage, console: Console) -> dict[str, Any] | None:
+def _test_of(plan: SweepPlan, log: TrialLog, storage: Storage, console: Console) -> dict[str, Any] | None:
     """Test figures of the chosen trial's runs, one a seed; None where no trial finished. Scored once, and kept beside the trial."""
     order = ranked(list(log.records.values()), HIGHER_IS_BETTER.get(plan.objectives[0], False))
     if not order:
@@ -155,7 +154,7 @@ def _test_of(plan: Plan, log: TrialLog, storage: Storage, console: Console) -> d
     if storage.exists(file):
         return dict(parse_yaml(storage.read_text(file), file))
     console.print(f"{best.name} is the best on validation; scoring its test split", highlight=False)
-    scored = [evaluate(storage.join(f"runs/{run}"), "test", None, (), Console(quiet=True))[plan.contract.target] for run in best.runs]
+    scored = [test_task(task, plan.contract.target) for task in plan.tasks_of(best.params, best.name, storage)]
     found = {"trial": best.name, "seeds": list(plan.sweep.seeds), "metrics": scored}
     storage.write_text(file, yaml.safe_dump(found, sort_keys=False))
     return found

@@ -1,27 +1,18 @@
-"""SWEEP.yaml -> a checked ``Sweep`` and the job of every trial. Torch-free, and nothing runs."""
+"""SWEEP.yaml: what is varied, how it is searched, and when a trial is stopped. Torch-free."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pipelines.study_metrics import SearchMetric, check_metrics
+from pipelines.study_metrics import SearchMetric
 from pipelines.study_plan import Name
-from raytrain.config import JobConfig, check_kind, read_text
-from raytrain.data.contract import Contract
-from raytrain.data.days import contract_of
-from raytrain.errors import ConfigError
 from raytrain.metrics.order import HIGHER_IS_BETTER
-from raytrain.models.declared import DECLARED
-from raytrain.settings import Section, flat_keys, parse_yaml, with_overrides
-from raytrain.storage import Storage
-from tuning.space import Distribution, Params, grid_of, overrides_of, points_to_check
+from raytrain.settings import Section
+from tuning.space import Distribution, grid_of
 
 Objective = SearchMetric | Literal["train_s"]
 """A validation metric, or what training took: seconds, start-up and evaluations left out."""
-NUM_CHECKED_DRAWS = 200
-_OWN_KEYS = ("seed", "run.name", "run.storage_path", "run.save_predictions")
 
 
 class Stopping(Section):
@@ -32,16 +23,34 @@ class Stopping(Section):
     reduction: float = Field(default=3.0, gt=1)
 
 
+class ServedDays(Section):
+    """Of a sweep over a roll: days are what its models are chosen and tested on. Both ends belong to a span."""
+
+    valid: tuple[date, date]
+    test: tuple[date, date]
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if not self.valid[0] <= self.valid[1] < self.test[0] <= self.test[1]:
+            raise ValueError(
+                "Days to test on come after those to choose on. "
+                f"Received: valid from {self.valid[0]} to {self.valid[1]}, test from {self.test[0]} to {self.test[1]}. Move them."
+            )
+        return self
+
+
 class Sweep(Section):
     """SWEEP.yaml."""
 
     name: Name
     base: str | dict[str, Any]
-    """The job that trials vary: written out, or a file's path, seen from the sweep file."""
+    """The job, or the roll, that trials vary: written out, or a file's path, seen from the sweep file."""
     overrides: tuple[str, ...] = ()
     """Of every trial."""
     space: dict[str, Distribution] = Field(min_length=1)
-    """Dotted key of the job -> what it is drawn from."""
+    """Dotted key of the job, or several with commas between that get the same value -> what it is drawn from."""
+    serve: ServedDays | None = None
+    """Of a roll; null for a job."""
     method: Literal["tpe", "random", "grid", "evolution"] = "tpe"
     """tpe: Optuna's tree-structured Parzen estimator. evolution: NSGA-II, populations of trials. grid: every combination of choices."""
     num_trials: PositiveInt | None = None
@@ -90,79 +99,3 @@ class Sweep(Section):
 def higher_is_better(objective: str) -> bool:
     """Of a validation metric or ``train_s``."""
     return HIGHER_IS_BETTER.get(objective, False)
-
-
-class Plan:
-    """A checked sweep: what its trials run."""
-
-    def __init__(self, sweep: Sweep, values: Mapping[str, Any], origin: str) -> None:
-        """Raises ConfigError where the base or any drawn job is not right, ContractError where there is no data."""
-        self.sweep, self._values, self._origin = sweep, values, origin
-        self.base = self._job(())
-        for params in points_to_check(sweep.space, NUM_CHECKED_DRAWS):
-            self._job(overrides_of(params))
-        self.contract: Contract = contract_of(self.base.data)
-        self.objectives: tuple[str, ...] = sweep.objectives or (self.base.training.early_stopping.metric,)
-        self.stopping = sweep.stopping if len(self.objectives) == 1 and self.objectives[0] != "train_s" else None
-        self._check()
-
-    def _check(self) -> None:
-        metrics = [objective for objective in self.objectives if objective != "train_s"]
-        check_metrics({"objectives": metrics}, self.contract, self.base.data.path)
-        if self.base.model.name not in DECLARED:
-            raise ConfigError(
-                f"A sweep trains networks, whose evaluations it watches. Received: model.name={self.base.model.name}. "
-                "Give the trials of other models to an arm of a study."
-            )
-        if self.base.data.days is not None:
-            raise ConfigError(
-                "A sweep chooses on a validation split, which a data set that is kept by day has none of. "
-                "Received: data.days. Prepare the data with a split."
-            )
-
-    @property
-    def default_params(self) -> Params | None:
-        """The base job's own values; None where the space does not hold them."""
-        flat = flat_keys(self.base.model_dump(mode="json"))
-        found = {key: flat.get(key) for key in self.sweep.space}
-        return found if all(distribution.holds(found[key]) for key, distribution in self.sweep.space.items()) else None
-
-    def jobs_of(self, params: Params, name: str, storage: Storage) -> list[JobConfig]:
-        """A job a seed, with absolute paths: a trial's process is not where the user is."""
-        jobs = []
-        for seed in self.sweep.seeds:
-            job = self._job((*overrides_of(params), f"seed={seed}"))
-            run = job.run.model_copy(update={"name": f"{name}-seed{seed}", "storage_path": storage.join("runs"), "tensorboard": False})
-            data = job.data.model_copy(update={"path": Storage(job.data.path).uri})
-            jobs.append(job.model_copy(update={"run": run, "data": data}))
-        return jobs
-
-    def _job(self, overrides: Sequence[str]) -> JobConfig:
-        drawn = f", at {' '.join(overrides)}" if overrides else ""
-        return JobConfig.parse(with_overrides(self._values, (*self.sweep.overrides, *overrides)), f"{self._origin}{drawn}")
-
-
-def load_sweep(path: str, overrides: Sequence[str] = ()) -> Plan:
-    """Reads SWEEP.yaml. A key of the sweep changes the sweep (``num_trials=12``), any other every job (``data.path=x``).
-
-    Raises:
-        RaytrainError: the file, a job that the space may draw, or the data set is not right.
-    """
-    own = [override for override in overrides if _key(override).split(".")[0] in Sweep.model_fields]
-    values = parse_yaml(read_text(path), path)
-    check_kind(values, path, "space")
-    sweep = Sweep.parse(with_overrides(values, own), path)
-    of_jobs = tuple(override for override in overrides if override not in own)
-    sweep = sweep.model_copy(update={"overrides": (*sweep.overrides, *of_jobs)})
-    set_twice = [override for override in sweep.overrides if _key(override) in _OWN_KEYS or _key(override) in sweep.space]
-    if set_twice:
-        raise ConfigError(
-            f"{path}: A sweep itself sets {', '.join(_OWN_KEYS)} and the keys of its space. "
-            f"Received: {set_twice[0]}. Change seeds, work_dir or space."
-        )
-    base = sweep.base if isinstance(sweep.base, dict) else parse_yaml(read_text(Path(path).parent / sweep.base), sweep.base)
-    return Plan(sweep.model_copy(update={"base": base}), base, path)
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].strip()

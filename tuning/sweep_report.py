@@ -6,21 +6,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from raytrain.storage import Storage
 from raytrain.training.report import masked, number, render
 from tuning.importance import importances
+from tuning.plan import SweepPlan
 from tuning.space import overrides_of
 from tuning.sweep_charts import cost_chart, cost_of, importance_chart, parallel_chart, slice_charts
-from tuning.sweep_config import Plan, higher_is_better
+from tuning.sweep_config import higher_is_better
 from tuning.trial_log import TrialLog, TrialRecord, ranked
 
 Result = dict[str, Any]
 
 
 def write_sweep_report(
-    plan: Plan, log: TrialLog, storage: Storage, test: Mapping[str, Any] | None, path: str, overrides: Sequence[str]
+    plan: SweepPlan, log: TrialLog, storage: Storage, test: Mapping[str, Any] | None, path: str, overrides: Sequence[str]
 ) -> Result:
     """Writes sweep.json, sweep.html and, where a trial finished, best.yaml; returns what sweep.json holds.
 
@@ -34,7 +33,7 @@ def write_sweep_report(
     result: Result = {
         "name": plan.sweep.name,
         "command": masked(shlex.join(["raytrain", "sweep", path, *overrides])),
-        "model": plan.base.model.name,
+        "model": plan.model_name,
         "dataset": plan.contract.dataset,
         "method": plan.sweep.method,
         "objectives": list(plan.objectives),
@@ -51,8 +50,8 @@ def write_sweep_report(
         "failed": [{"trial": record.name, "error": masked(record.error)} for record in records if record.status == "failed"],
     }
     if best is not None:
-        storage.write_text("best.yaml", best_yaml(plan, best))
-        result["best_command"] = masked(shlex.join(["raytrain", "train", storage.join("best.yaml"), "run.name=best"]))
+        storage.write_text("best.yaml", plan.best_yaml(best.params))
+        result["best_command"] = masked(shlex.join(["raytrain", plan.kind, storage.join("best.yaml")]))
         result["best_overrides"] = list(overrides_of(best.params))
     result["summary"] = summary(result, order)
     storage.write_text("sweep.json", json.dumps(result, indent=2) + "\n")
@@ -72,15 +71,6 @@ def pareto_front(order: Sequence[TrialRecord], objectives: Sequence[str], second
             front.append(record.name)
             least = cost
     return front
-
-
-def best_yaml(plan: Plan, best: TrialRecord) -> str:
-    """The chosen trial's job, resolved, without the sweep's own run name and storage."""
-    job = plan.jobs_of(best.params, best.name, Storage("."))[0]
-    values = job.model_dump(mode="json", exclude={"run"})
-    # Where the data lies is the user's word, not an absolute path of this machine.
-    values["data"]["path"] = plan.base.data.path
-    return yaml.safe_dump({"seed": values.pop("seed"), **values}, sort_keys=False)
 
 
 def summary(result: Mapping[str, Any], order: Sequence[TrialRecord]) -> str:
@@ -107,7 +97,7 @@ def summary(result: Mapping[str, Any], order: Sequence[TrialRecord]) -> str:
     return told
 
 
-def page(plan: Plan, result: Result, records: Sequence[TrialRecord]) -> str:
+def page(plan: SweepPlan, result: Result, records: Sequence[TrialRecord]) -> str:
     """The report of what sweep.json holds."""
     objective, best = plan.objectives[0], result["chosen"] or ""
     space, higher = plan.sweep.space, higher_is_better(objective)
@@ -126,7 +116,7 @@ def page(plan: Plan, result: Result, records: Sequence[TrialRecord]) -> str:
     )
 
 
-def _row(plan: Plan, record: TrialRecord, place: int | None, result: Result) -> dict[str, Any]:
+def _row(plan: SweepPlan, record: TrialRecord, place: int | None, result: Result) -> dict[str, Any]:
     marks = [
         mark
         for mark, holds in (("chosen", record.name == result["chosen"]), ("as it stands", record.name == result["as_it_stands"]))

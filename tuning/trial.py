@@ -1,10 +1,9 @@
-"""A trial in its own Ray process: runs of one job, a seed after the other, each evaluation handed to Ray Tune.
+"""A trial in its own Ray process: a task a seed, one after the other, each evaluation handed to Ray Tune.
 
 Tune's way to end a trial is to end its process, which would leave the run's workers where they are and the next trial waiting for
 their CPUs. So nobody is killed: the workers wait at each evaluation for a word, and end by themselves when Tune has stopped the trial.
 """
 
-import io
 import math
 import queue
 import threading
@@ -12,18 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
-from rich.console import Console
 
-from raytrain.config import CONFIG_FILE, JobConfig
-from raytrain.run import RESULT_FILE, Watch, read_result, train
-from raytrain.storage import Storage
+from raytrain.run import Watch
 from raytrain.training.report import masked
+from tuning.plan import Task
 from tuning.sweep_config import higher_is_better
+from tuning.tasks import Pulse, Values, run_task
 
 END_LIMIT_S = 180.0
 """For a run to save, close its streams and give its workers back."""
 Event = dict[str, Any]
-TrainRun = Callable[[JobConfig, Watch], dict[str, Any]]
+RunTask = Callable[[Task, Watch, Pulse, Sequence[str]], Values]
 
 
 class TrialRun(tune.Trainable):
@@ -49,8 +47,7 @@ class TrialRun(tune.Trainable):
         """Nothing: the runs have checkpoints of their own."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        jobs = [JobConfig.parse(values, "sweep") for values in config["jobs"]]
-        self._runs = SeedRuns(jobs, config["objectives"], config["silence_limit_s"], config["so_far"])
+        self._runs = SeedRuns(config["tasks"], config["objectives"], config["silence_limit_s"], config["so_far"])
 
 
 class SeedRuns:
@@ -62,19 +59,19 @@ class SeedRuns:
 
     def __init__(
         self,
-        jobs: Sequence[JobConfig],
+        tasks: Sequence[Task],
         objectives: Sequence[str],
         silence_limit_s: float,
         so_far: Event | None = None,
-        train_run: TrainRun | None = None,
+        run_one: RunTask = run_task,
     ) -> None:
         """
         Args:
             so_far: what ``next`` gave last before a kill of the sweep; evaluations up to its epoch are not given again.
-            train_run: trains a job, asking the watch, and returns its result; ``raytrain.run.train`` when None.
+            run_one: does one task.
         """
-        self._jobs, self._objectives, self._silence_limit_s = list(jobs), list(objectives), silence_limit_s
-        self._train = train_run or _train
+        self._tasks, self._objectives, self._silence_limit_s = list(tasks), list(objectives), silence_limit_s
+        self._run_one = run_one
         self._events: queue.Queue[Event] = queue.Queue()
         self._answers: queue.Queue[bool] = queue.Queue()
         self._ending = threading.Event()
@@ -89,12 +86,14 @@ class SeedRuns:
         if self._asking:
             self._asking = False
             self._answers.put(True)
-        try:
-            event = self._events.get(timeout=self._silence_limit_s)
-        except queue.Empty:
-            error = f"no evaluation for {self._silence_limit_s:,.0f} s (silence_limit_s)"
-            event = {"status": "failed", "error": error}
-            self._ending.set()
+        event = {"status": "pulse"}
+        while event["status"] == "pulse":
+            try:
+                event = self._events.get(timeout=self._silence_limit_s)
+            except queue.Empty:
+                error = f"no evaluation for {self._silence_limit_s:,.0f} s (silence_limit_s)"
+                event = {"status": "failed", "error": error}
+                self._ending.set()
         self._asking = event["status"] == "running"
         self._latest |= event
         return {"error": "", **self._latest, "done": event["status"] != "running"}
@@ -109,11 +108,11 @@ class SeedRuns:
     def _run(self) -> None:
         values: list[dict[str, float]] = []
         try:
-            for job in self._jobs:
+            for task in self._tasks:
                 if self._ending.is_set():
                     return
-                result = self._train(job, self._watch if job is self._jobs[0] else self._keep_going)
-                values.append({objective: _value(result, objective) for objective in self._objectives})
+                watch = self._watch if task is self._tasks[0] else lambda _: self._pulse()
+                values.append(self._run_one(task, watch, self._pulse, self._objectives))
         except BaseException as err:
             self._events.put({"status": "failed", "error": masked(f"{type(err).__name__}: {err}")})
             return
@@ -143,22 +142,7 @@ class SeedRuns:
                 continue
         return False
 
-    def _keep_going(self, record: dict[str, Any]) -> bool:
-        """Of the seeds after the first: they have been let through."""
+    def _pulse(self) -> bool:
+        """Of what is no evaluation to decide by, but no silence either: a stage of a roll, a seed after the first."""
+        self._events.put({"status": "pulse"})
         return not self._ending.is_set()
-
-
-def _train(job: JobConfig, watch: Watch) -> dict[str, Any]:
-    """Begins the run, or goes on with what a kill has left of it."""
-    storage = Storage(Storage(job.run.storage_path).join(job.run.name or ""))
-    if storage.exists(RESULT_FILE):
-        return read_result(storage.uri)
-    return train(job, Console(file=io.StringIO()), resume=storage.exists(CONFIG_FILE), watch=watch)
-
-
-def _value(result: dict[str, Any], objective: str) -> float:
-    """Of the checkpoint that the run would serve; what training took where that is asked."""
-    if objective == "train_s":
-        return float(sum(result["rows_trained"].values()) / result["train_samples_per_s"])
-    value = result["valid"].get(objective)
-    return math.nan if value is None else float(value)

@@ -37,8 +37,6 @@ class TrialRecord:
     seed_values: list[dict[str, float]] = field(default_factory=list)
     """Of each seed that finished."""
     evaluations: list[Evaluation] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)
-    """Run directories below runs/."""
     wall_s: float = 0.0
     error: str = ""
 

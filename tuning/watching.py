@@ -10,8 +10,8 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from raytrain.metrics.order import HIGHER_IS_BETTER
+from tuning.plan import SweepPlan
 from tuning.space import overrides_of
-from tuning.sweep_config import Plan
 from tuning.trial_log import Evaluation, TrialLog, TrialRecord, ranked
 
 HOPELESS_FAILURES = 3
@@ -21,7 +21,7 @@ HOPELESS_FAILURES = 3
 class SweepWatcher(Callback, Stopper):
     """Tune's callback, and its stopper."""
 
-    def __init__(self, plan: Plan, log: TrialLog, num_left: int, concurrency: int, console: Console) -> None:
+    def __init__(self, plan: SweepPlan, log: TrialLog, num_left: int, concurrency: int, console: Console) -> None:
         self._plan, self._log, self._console, self._concurrency = plan, log, console, concurrency
         self._num_done, self._num_left = 0, num_left
         self._started = time.monotonic()
@@ -69,7 +69,6 @@ class SweepWatcher(Callback, Stopper):
         values = {objective: float(result.get(objective, math.nan)) for objective in self._plan.objectives}
         record.values = {objective: value for objective, value in values.items() if not math.isnan(value)}
         record.seed_values = result.get("seed_values", [])
-        record.runs = [f"{record.name}-seed{seed}" for seed in self._plan.sweep.seeds]
         record.wall_s += float(result.get("time_total_s", 0.0))
         self._log.write(record)
         self._num_done += 1

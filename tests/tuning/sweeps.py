@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from tests.data.build import build_dataset
-from tuning.sweep_config import Plan, load_sweep
+from tuning.plan import SweepPlan, load_sweep
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",
@@ -32,5 +32,5 @@ def write_sweep(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
-def plan_in(folder: Path, *overrides: str, **changes: Any) -> Plan:
+def plan_in(folder: Path, *overrides: str, **changes: Any) -> SweepPlan:
     return load_sweep(write_sweep(folder, **changes), overrides)

@@ -9,20 +9,20 @@ import pytest
 
 from raytrain.storage import Storage
 from tests.tuning.sweeps import plan_in
+from tuning.plan import SweepPlan
 from tuning.searcher import OptunaSearcher
-from tuning.sweep_config import Plan
 from tuning.trial_log import Evaluation, TrialLog, TrialRecord
 
 Params = dict[str, Any]
 
 
-def searcher_for(plan: Plan, folder: Path) -> tuple[OptunaSearcher, TrialLog, Storage]:
+def searcher_for(plan: SweepPlan, folder: Path) -> tuple[OptunaSearcher, TrialLog, Storage]:
     storage = Storage(str(folder / "sweep"))
     log = TrialLog(storage)
     return OptunaSearcher(plan, log, storage), log, storage
 
 
-def run(plan: Plan, folder: Path, value: Callable[[Params], float], num_trials: int | None = None) -> list[TrialRecord]:
+def run(plan: SweepPlan, folder: Path, value: Callable[[Params], float], num_trials: int | None = None) -> list[TrialRecord]:
     """Trials that take no time, up to a kill after ``num_trials``."""
     searcher, log, _ = searcher_for(plan, folder)
     records = []
@@ -48,7 +48,7 @@ def test_the_job_as_it_stands_is_the_first_trial(tmp_path: Path) -> None:
     assert config is not None
     assert config["number"] == 0
     assert config["params"] == {"tables.lr": 0.05, "model.hidden_units": [16]}
-    assert [job["tables"]["lr"] for job in config["jobs"]] == [0.05]
+    assert [task["job"]["tables"]["lr"] for task in config["tasks"]] == [0.05]
 
 
 @pytest.mark.parametrize("method", ["tpe", "evolution"])
@@ -108,8 +108,8 @@ def test_failed_and_stopped_trials_are_told_and_remembered(tmp_path: Path) -> No
 
 def test_records_survive_the_disk_nan_included(tmp_path: Path) -> None:
     _, log, storage = searcher_for(plan_in(tmp_path), tmp_path)
-    record = TrialRecord(2, {"a": [1]}, "stopped", {"auc": 0.5}, [{"auc": 0.5}], [Evaluation(1, 0.5, math.nan)], ["r"], 3.0, "why")
+    record = TrialRecord(2, {"a": [1]}, "stopped", {"auc": 0.5}, [{"auc": 0.5}], [Evaluation(1, 0.5, math.nan)], 3.0, "why")
     log.write(record)
     read = TrialLog(storage).records[2]
     assert math.isnan(read.evaluations[0].value)
-    assert (read.params, read.values, read.runs, read.error, read.name) == ({"a": [1]}, {"auc": 0.5}, ["r"], "why", "trial-0002")
+    assert (read.params, read.values, read.error, read.name) == ({"a": [1]}, {"auc": 0.5}, "why", "trial-0002")

@@ -4,16 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from raytrain.errors import ConfigError, ContractError
+from raytrain.config import JobConfig
+from raytrain.errors import ConfigError, ContractError, StorageError
 from raytrain.storage import Storage
 from tests.tuning.sweeps import plan_in, write_sweep
-from tuning.sweep_config import load_sweep
+from tuning.plan import load_sweep
+
+SWEEPS = Path(__file__).parents[2] / "tuning" / "sweeps"
 
 
 def test_trials_are_jobs_with_their_own_names_seeds_and_absolute_paths(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, "training.max_steps=7", seeds=[3, 4])
-    jobs = plan.jobs_of({"tables.lr": 0.25, "model.hidden_units": [8]}, "trial-0001", Storage(str(tmp_path / "sweep")))
+    tasks = plan.tasks_of({"tables.lr": 0.25, "model.hidden_units": [8]}, "trial-0001", Storage(str(tmp_path / "sweep")))
+    jobs = [JobConfig.parse(task["job"], "test") for task in tasks]
     assert [job.seed for job in jobs] == [3, 4]
     assert [job.run.name for job in jobs] == ["trial-0001-seed3", "trial-0001-seed4"]
     assert {job.tables.lr for job in jobs} == {0.25}
@@ -43,8 +48,8 @@ def test_the_job_as_it_stands_is_a_trial_where_the_space_holds_it(tmp_path: Path
         ({"objectives": ["auc", "train_s"], "stopping": {}}, "stopping has to be null"),
         ({"objectives": ["train_s", "auc"]}, "The first objective chooses a trial"),
         ({"objectives": ["norm_gini"]}, "labels, which are clicks. Received: objectives=norm_gini"),
-        ({"overrides": ["tables.lr=1"]}, "itself sets .* Received: tables.lr=1"),
-        ({"overrides": ["run.name=mine"]}, "itself sets .* Received: run.name=mine"),
+        ({"overrides": ["tables.lr=1"]}, "itself sets .* Received: tables.lr among"),
+        ({"overrides": ["run.name=mine"]}, "itself sets .* Received: run.name among"),
         ({"base": {"model": {"name": "lightgbm"}}, "space": {"seed": {"choice": [1]}}}, "A sweep trains networks"),
         ({"nmae": "x"}, "nmae.*Did you mean name"),
     ],
@@ -90,3 +95,15 @@ def test_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> None:
     space = {"model.hidden_units": {"choice": [[8], [16]]}, "tables.dim": {"choice": [4, 8, 16]}}
     assert plan_in(tmp_path, method="grid", space=space, num_trials=...).sweep.total_trials == 6
     assert plan_in(tmp_path, method="grid", space=space, num_trials=4).sweep.total_trials == 4
+
+
+@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_sweeps_fit_the_schema_and_their_bases(file: Path) -> None:
+    """Everything but their data, which is not here: the base is checked at every corner of the space."""
+    with pytest.raises((ContractError, StorageError), match=r"contract.yaml|prepared"):
+        load_sweep(str(file), ["data.path=/nowhere" if "calendar" not in base_of(file) else "base.data.path=/nowhere"])
+
+
+def base_of(file: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((file.parent / yaml.safe_load(file.read_text())["base"]).read_text())
+    return values

@@ -9,7 +9,7 @@ from raytrain.config import load_config
 from raytrain.storage import Storage
 from tests.tuning.sweeps import plan_in
 from tuning.importance import importances
-from tuning.sweep_config import Plan
+from tuning.plan import SweepPlan
 from tuning.sweep_report import pareto_front, write_sweep_report
 from tuning.trial_log import Evaluation, TrialLog, TrialRecord, ranked
 
@@ -17,7 +17,7 @@ RATES = [0.05, 0.001, 0.01, 0.1, 0.3, 1.0, 0.02, 0.5]
 LAYERS = [[16], [8], [16], [32, 16], [32, 16], [8], [32, 16], [16]]
 
 
-def log_of(folder: Path, plan: Plan) -> tuple[TrialLog, Storage]:
+def log_of(folder: Path, plan: SweepPlan) -> tuple[TrialLog, Storage]:
     """Eight trials whose value depends on the rate alone; the sixth was stopped and the seventh failed."""
     storage = Storage(str(folder / "sweep"))
     log = TrialLog(storage)
@@ -26,7 +26,6 @@ def log_of(folder: Path, plan: Plan) -> tuple[TrialLog, Storage]:
         record = TrialRecord(number, {"tables.lr": rate, "model.hidden_units": layers}, "finished", {"auc": value})
         record.seed_values, record.wall_s = [{"auc": value - 0.01}, {"auc": value + 0.01}], 100.0 - number
         record.evaluations = [Evaluation(1, 1.0, value)]
-        record.runs = [f"{record.name}-seed0"]
         log.write(record)
     log.records[5].status = "stopped"
     log.records[6].status, log.records[6].values, log.records[6].error = "failed", {}, "s3://key:secret@bucket is gone"

@@ -2,38 +2,42 @@
 
 import math
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from raytrain.config import JobConfig
 from raytrain.run import Watch
+from tuning.plan import Task
+from tuning.tasks import Pulse, Values
 from tuning.trial import SeedRuns
 
 
-def job(seed: int) -> JobConfig:
-    return JobConfig.parse({"seed": seed, "data": {"path": "data"}, "model": {"name": "din"}}, "test")
+def task(seed: int) -> Task:
+    return {"kind": "fake", "seed": seed}
 
 
 class FakeRuns:
-    """Trains by posting evaluations; remembers how far each run was let."""
+    """Does a task by posting evaluations; remembers how far each run was let."""
 
     def __init__(self, curves: dict[int, list[float]]) -> None:
         self._curves = curves
         self.epochs: dict[int, int] = {}
 
-    def __call__(self, job: JobConfig, watch: Watch) -> dict[str, Any]:
-        curve = self._curves[job.seed]
+    def __call__(self, task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) -> Values:
+        seed = task["seed"]
+        curve = self._curves[seed]
         for epoch, auc in enumerate(curve, start=1):
-            self.epochs[job.seed] = epoch
+            self.epochs[seed] = epoch
             if not watch({"kind": "valid", "step": 10 * epoch, "epoch": float(epoch), "auc": auc}):
                 break
-        seen = [auc for auc in curve[: self.epochs[job.seed]] if not math.isnan(auc)]
-        return {"valid": {"auc": max(seen, default=math.nan)}, "rows_trained": {"target": 100, "source": 20}, "train_samples_per_s": 40.0}
+        seen = [auc for auc in curve[: self.epochs[seed]] if not math.isnan(auc)]
+        return {"auc": max(seen, default=math.nan), "train_s": 3.0}
 
 
 def runs_of(fake: FakeRuns, seeds: tuple[int, ...] = (0,), **options: Any) -> SeedRuns:
-    return SeedRuns([job(seed) for seed in seeds], ["auc", "train_s"], options.pop("limit_s", 30.0), train_run=fake, **options)
+    return SeedRuns([task(seed) for seed in seeds], ["auc", "train_s"], options.pop("limit_s", 30.0), run_one=fake, **options)
 
 
 def test_each_step_lasts_from_one_evaluation_to_the_next_and_the_last_gives_the_means_over_seeds() -> None:
@@ -68,10 +72,10 @@ def test_a_run_that_fails_is_a_result_with_its_error() -> None:
 
 
 def test_credentials_in_an_error_are_masked() -> None:
-    def fail(job: JobConfig, watch: Watch) -> dict[str, Any]:
+    def fail(*_: Any) -> Values:
         raise OSError("no bucket at s3://key:secret@bucket/data")
 
-    told = SeedRuns([job(0)], ["auc"], 30.0, train_run=fail).next()
+    told = SeedRuns([task(0)], ["auc"], 30.0, run_one=fail).next()
     assert "secret" not in told["error"]
     assert "s3://***@bucket" in told["error"]
 
@@ -86,11 +90,11 @@ def test_a_run_whose_metric_is_nan_has_failed() -> None:
 def test_a_run_that_says_nothing_is_given_up() -> None:
     released = threading.Event()
 
-    def hang(job: JobConfig, watch: Watch) -> dict[str, Any]:
+    def hang(*_: Any) -> Values:
         released.wait(30.0)
-        return {"valid": {"auc": 0.5}, "rows_trained": {"target": 1}, "train_samples_per_s": 1.0}
+        return {"auc": 0.5}
 
-    runs = SeedRuns([job(0)], ["auc"], 0.1, train_run=hang)
+    runs = SeedRuns([task(0)], ["auc"], 0.1, run_one=hang)
     told = runs.next()
     assert (told["status"], told["error"]) == ("failed", "no evaluation for 0 s (silence_limit_s)")
     assert not runs.end(0.1)
@@ -103,3 +107,34 @@ def test_after_a_kill_of_the_sweep_evaluations_are_counted_on_and_none_is_given_
     runs = runs_of(fake, so_far={"evaluations": 1, "epoch": 1.0, "auc": 0.6})
     told = runs.next()
     assert (told["evaluations"], told["epoch"], told["auc"]) == (2, 2.0, 0.65)
+
+
+def test_stages_of_a_roll_are_no_silence() -> None:
+    """Three waits of 0.2 s each, under a limit of 0.3 s."""
+
+    def stages(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) -> Values:
+        for _ in range(3):
+            time.sleep(0.2)
+            assert pulse()
+        return {"gauc": 0.7}
+
+    told = SeedRuns([task(0)], ["gauc"], 0.3, run_one=stages).next()
+    assert (told["status"], told["gauc"], told["evaluations"]) == ("finished", 0.7, 0)
+
+
+def test_a_trial_that_has_ended_begins_no_other_stage() -> None:
+    begun, stages = threading.Event(), []
+
+    def roll(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) -> Values:
+        while pulse():
+            stages.append(1)
+            begun.set()
+            time.sleep(0.05)
+        return {"gauc": 0.7}
+
+    runs = SeedRuns([task(0), task(1)], ["gauc"], 30.0, run_one=roll)
+    assert begun.wait(10.0)
+    assert runs.end(10.0)
+    num_stages = len(stages)
+    time.sleep(0.2)
+    assert len(stages) == num_stages
