@@ -20,6 +20,7 @@ KINDS = {
     "recipe": ("a prepare config", "raytrain prepare"),
     "calendar": ("a roll", "raytrain roll"),
     "arms": ("a study", "raytrain study"),
+    "head": ("a cluster", "raytrain kuberay"),
 }
 """The section that tells a kind of file from the others -> its name, and the command that takes it."""
 
