@@ -1,6 +1,7 @@
 """The typed cluster: one YAML file -> a frozen ``ClusterConfig``, which KubeRay manifests and launcher files are rendered from."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +11,7 @@ from cluster.pod_config import GroupSection, PodSection, TrainSection
 from cluster.secrets import literal_secrets
 from raytrain.config import check_kind, read_text
 from raytrain.errors import ConfigError
-from raytrain.settings import Section, parse_yaml
+from raytrain.settings import Section, parse_yaml, with_overrides
 
 ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 """Of a Kubernetes object: a DNS subdomain."""
@@ -239,8 +240,8 @@ class ClusterConfig(Section):
         return self
 
 
-def load_cluster(path: str | Path) -> ClusterConfig:
-    """Reads a cluster from YAML.
+def load_cluster(path: str | Path, overrides: Sequence[str] = ()) -> ClusterConfig:
+    """Reads a cluster from YAML and applies ``section.key=value`` overrides.
 
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown, a value is out of range, a secret stands in it, or it
@@ -248,7 +249,7 @@ def load_cluster(path: str | Path) -> ClusterConfig:
     """
     values = parse_yaml(read_text(path), str(path))
     check_kind(values, str(path), "head")
-    config = ClusterConfig.parse(values, str(path))
+    config = ClusterConfig.parse(with_overrides(values, overrides), str(path))
     check_ray_version(config)
     return config
 
