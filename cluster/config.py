@@ -99,7 +99,7 @@ class JobSection(Section):
     ttl_s: NonNegativeInt = 3600
     """How long an ended job's cluster stays, for its logs."""
     backoff_limit: NonNegativeInt = 0
-    """New clusters that a failed job is tried on. A run's name is used once: a retry of `train` needs run.name unset."""
+    """New clusters that a failed job is tried on, from its beginning: a run survives the loss of workers by itself."""
     start_timeout_s: PositiveInt = 1800
     """Pods that have not all come by then fail the job."""
     timeout_s: PositiveInt | None = None

@@ -55,6 +55,12 @@ def job_command(config: ClusterConfig, words: Sequence[str]) -> JobCommand:
     path, overrides = _config_of(words[1:])
     job = load_config(path, overrides)
     _check_paths(config, path, job)
+    if config.job.backoff_limit and job.run.name is not None and "--resume" not in words:
+        raise ConfigError(
+            "A run's name is used once, so a retry of this command would be refused on a new cluster. "
+            f"Received: job.backoff_limit={config.job.backoff_limit}, run.name={job.run.name}. "
+            "Set job.backoff_limit=0 (a run survives its workers by itself), or leave run.name out."
+        )
     if job.model.name not in DECLARED:
         return JobCommand(line, one_pod(config), 1)
     return JobCommand(line, replicas_for(config, job), warning=short_of(config, job))

@@ -29,8 +29,11 @@ def problems_of(manifest: dict[str, Any]) -> list[str]:
     version = f"{crd['spec']['group']}/v1"
     found = [] if manifest["apiVersion"] == version else [f"apiVersion {manifest['apiVersion']}"]
     found += [f"metadata.{key}" for key in manifest["metadata"] if key not in OBJECT_META]
-    errors = jsonschema.Draft7Validator(schema).iter_errors(manifest)
-    return [*found, *(f"{error.json_path}: {error.message}" for error in errors), *_repeated(manifest, schema, "$")]
+    return [
+        *found,
+        *(f"{error.json_path}: {error.message}" for error in _validator(kind).iter_errors(manifest)),
+        *_repeated(manifest, schema, "$"),
+    ]
 
 
 @cache
@@ -47,6 +50,11 @@ def _schema(kind: str) -> dict[str, Any]:
     schema = json_schema(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
     return schema
+
+
+@cache
+def _validator(kind: str) -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(_schema(kind))
 
 
 def json_schema(node: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cluster.kuberay import ray_cluster, ray_job, to_yaml
 from cluster.replicas import smallest
 from cluster.secrets import is_secret_name, literal_secrets
 from raytrain.machine import GIB
+from raytrain.settings import parse_yaml
 from tests.cluster.clusters import EXAMPLES, ROOT, clusters, small
 from tests.cluster.crds import json_schema, problems_of
 
@@ -38,7 +39,7 @@ def test_whatever_the_config_kuberay_takes_every_key_and_drops_none(config):
     for manifest in (ray_cluster(config), job_of(config, "train", "a b.yaml")):
         assert problems_of(manifest) == []
         # What is printed is what was made: nothing turns into a number, a boolean or null on the way.
-        assert yaml.safe_load(to_yaml(manifest)) == manifest
+        assert parse_yaml(to_yaml(manifest), "printed") == manifest
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])

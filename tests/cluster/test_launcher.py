@@ -137,6 +137,7 @@ def test_the_images_pins_are_the_projects():
     assert {"torchrec", "fbgemm-gpu"} <= set(pins(extras["cuda"]))
     python = re.search(r">=(\d\.\d+)", project["requires-python"])
     assert python is not None
+    # Docker's own image, by no host's name.
     assert targets()["base"][0].startswith(f"FROM python:{python[1]}-")
 
 

@@ -159,6 +159,15 @@ def test_paths_below_a_claim_reach_every_pod(tmp_path):
     command(tmp_path, "data.path=/shared/data/movielens", "run.storage_path=/shared/runs", "--resume", "--baseline", "/shared/runs/other")
 
 
+def test_a_retry_that_the_runs_name_forbids_is_refused_before_it_costs_a_cluster(tmp_path):
+    config = small("job.backoff_limit=2")
+    with pytest.raises(ConfigError) as caught:
+        command(tmp_path, "run.name=first", config=config)
+    assert_three_parts(caught.value, "job.backoff_limit=2, run.name=first")
+    command(tmp_path, config=config)
+    command(tmp_path, "run.name=first", "--resume", config=config)
+
+
 def test_runs_need_a_claim_that_can_be_written(tmp_path):
     config = small("storage.claims=[{name: shared, path: /shared, read_only: true}]")
     command(tmp_path, "data.path=/shared/data", config=config)
