@@ -19,7 +19,7 @@ EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Uri = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")]
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s:]*[^\s:/]$")]
 DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
-OURS = ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2", DRAIN_VARIABLE)
+OURS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2", DRAIN_VARIABLE)
 """Environment that is set already; KubeRay refuses most of it from others."""
 
 
@@ -49,6 +49,15 @@ class GcsSection(Section):
     username_secret: SecretKey | None = None
     storage_namespace: str | None = None
     """Keys of several clusters in one Redis are told apart by it; null takes the cluster's own identity."""
+
+
+class AuthSection(Section):
+    """Who may use the cluster. Without a token, whoever reaches its ports runs what they like on it."""
+
+    mode: Literal["token", "disabled"] = "token"
+    """KubeRay makes the token, a Kubernetes secret of the cluster's name, and hands it to the pods and to the job's submitter."""
+    secret_name: ResourceName | None = None
+    """A secret with the key auth_token, to be used instead."""
 
 
 class ClaimSection(Section):
@@ -174,6 +183,7 @@ class ClusterConfig(Section):
     train: TrainSection
     autoscaling: AutoscalingSection = AutoscalingSection()
     gcs_fault_tolerance: GcsSection | None = None
+    auth: AuthSection = AuthSection()
     storage: StorageSection = StorageSection()
     code: CodeSection = CodeSection()
     preemption: PreemptionSection = PreemptionSection()

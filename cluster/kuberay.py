@@ -54,6 +54,7 @@ def cluster_spec(config: ClusterConfig, replicas: Replicas) -> Manifest:
     spec: Manifest = {
         # Null is the installed one: load_cluster has seen to it that no other is named.
         "rayVersion": config.ray_version or installed_ray(),
+        "authOptions": {"mode": config.auth.mode} | ({"secretName": config.auth.secret_name} if config.auth.secret_name else {}),
         "enableInTreeAutoscaling": config.autoscaling.enabled,
         "headGroupSpec": {
             # No CPUs, so that nothing trains or reads there: the head has the driver, and the cluster to look after.

@@ -21,6 +21,7 @@ OF_KUBERNETES = (
     "image_pull_secrets",
     "user_id",
     "gcs_fault_tolerance",
+    "auth",
     "storage.service_account",
     "storage.env_from_secrets",
     "storage.claims",

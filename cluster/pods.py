@@ -15,8 +15,8 @@ def pod_template(config: ClusterConfig, pod: PodSection, container: str) -> Mani
     """Template of a pod whose only container of ours is ``container`` ("ray-head" or "ray-worker")."""
     is_head, claims = container == "ray-head", config.storage.claims
     spec: Manifest = {
-        # The autoscaler's second version replaces pods itself; of the first a new head takes the lost one's place.
-        "restartPolicy": "Never" if config.autoscaling.enabled and config.autoscaling.version == "v2" else "Always",
+        # The operator replaces a pod that has ended; the autoscaler's second version and SidecarMode refuse any other policy.
+        "restartPolicy": "Never",
         "terminationGracePeriodSeconds": config.preemption.stop_s + (0 if is_head else config.preemption.drain_s),
         "securityContext": {
             "runAsNonRoot": True,

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-NAMES_OF_SECRETS = {"env_from_secrets", "image_pull_secrets"}
-"""Keys that hold names of Kubernetes' secrets."""
+NAMES_OF_SECRETS = {"env_from_secrets", "image_pull_secrets", "secret_name", "secretName"}
+"""Keys that hold names of Kubernetes' secrets, in a config or in a manifest."""
 _WORDS = {"password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "credentials", "apikey"}
 _KEYS = ("access", "account", "api", "encryption", "private", "shared", "signing")
 _FILES = ("_file", "_path", "_dir", "google_application_credentials")

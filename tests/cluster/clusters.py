@@ -87,6 +87,7 @@ clusters = st.fixed_dictionaries(
             {"redis_address": st.just("redis:6379")},
             optional={"password_secret": secrets, "username_secret": secrets, "storage_namespace": names},
         ),
+        "auth": st.fixed_dictionaries({"mode": st.sampled_from(["token", "disabled"])}, optional={"secret_name": names}),
         "storage": st.fixed_dictionaries({}, optional={
             "service_account": names,
             "env": env,

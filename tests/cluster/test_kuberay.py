@@ -51,8 +51,8 @@ def test_whatever_the_config_the_operator_has_nothing_to_refuse(config):
     assert not spec["ttlSecondsAfterFinished"] or spec["shutdownAfterJobFinishes"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
-        if cluster.get("autoscalerOptions", {}).get("version") == "v2" or spec["submissionMode"] == "SidecarMode":
-            assert pod["restartPolicy"] == "Never"
+        # Both the autoscaler's second version and SidecarMode refuse another.
+        assert pod["restartPolicy"] == "Never"
         assert not {"resources", "labels", "redis-password", "redis-username"} & set(group["rayStartParams"])
         # A volume is mounted where there is one, and each has a name that Kubernetes allows.
         volumes = {volume["name"] for volume in pod["volumes"]}
@@ -172,6 +172,19 @@ def test_the_redis_password_is_looked_up_by_kubernetes():
         "redisAddress": "redis:6379",
         "redisPassword": {"valueFrom": {"secretKeyRef": {"name": "redis", "key": "password"}}},
     }
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name=open", {"mode": "token"}),
+        ("auth.secret_name=mine", {"mode": "token", "secretName": "mine"}),
+        ("auth.mode=disabled", {"mode": "disabled"}),
+    ],
+    ids=["a token that KubeRay makes", "a token of one's own", "none"],
+)
+def test_a_cluster_asks_for_a_token_unless_told_not_to(override, expected):
+    assert ray_cluster(small(override))["spec"]["authOptions"] == expected
 
 
 def test_data_and_credentials_reach_every_pod():
