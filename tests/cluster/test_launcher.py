@@ -1,4 +1,4 @@
-"""Files for Ray's cluster launcher, by Ray's own validator; and the image, whose pins are the project's."""
+"""Files for Ray's cluster launcher, by Ray's own validator and autoscaler; and the image, whose pins are the project's."""
 
 import logging
 import re
@@ -7,13 +7,15 @@ import tomllib
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.config import ClusterConfig, LauncherSection, load_cluster
-from cluster.kuberay import to_yaml
+from cluster.kuberay import ray_cluster, to_yaml
 from cluster.launcher import header, launcher_config
 from cluster.secrets import literal_secrets
 from raytrain.errors import ConfigError
+from raytrain.machine import GIB
 from tests.cluster.clusters import EXAMPLES, ROOT, clusters, small
 from tests.messages import assert_three_parts
 
@@ -48,7 +50,7 @@ def test_the_shipped_clusters_make_what_ray_takes(file, provider):
     rendered(load_cluster(file), provider)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(config=clusters)
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
 def test_whatever_the_config_ray_takes_it_and_no_secret_is_in_it(provider, config):
@@ -62,6 +64,21 @@ def test_nothing_trains_on_the_head_and_groups_keep_their_ends():
     assert types["head"]["resources"] == {"CPU": 0}
     assert types["train"]["resources"] == {"CPU": 8, "GPU": 4}
     assert [(types[name]["min_workers"], types[name]["max_workers"]) for name in ("head", "data", "train")] == [(0, 0), (0, 2), (1, 2)]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(config=clusters)
+def test_rays_autoscaler_reads_of_a_raycluster_what_the_config_says(config):
+    found = _derive_autoscaling_config_from_ray_cr(ray_cluster(config))
+    types = found["available_node_types"]
+    head = types.pop(found["head_node_type"])
+    assert (head["resources"]["CPU"], head["resources"]["GPU"], head["max_workers"]) == (0, 0, 0)
+    for name, group in config.groups.items():
+        assert (types[name]["min_workers"], types[name]["max_workers"]) == (group.min, group.max)
+        gpus = group.gpus if name == "train" else 0
+        assert types[name]["resources"] == {"CPU": group.cpus, "GPU": gpus, "memory": group.memory_gib * GIB}
+    assert set(types) == set(config.groups)
+    assert found["idle_timeout_minutes"] == (config.autoscaling.idle_timeout_s / 60 if config.autoscaling.enabled else 1)
 
 
 def test_workers_on_spot_and_their_identity_in_the_words_of_each_cloud():
