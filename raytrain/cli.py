@@ -23,6 +23,8 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run directory: a path or a URI")]
 Split = Annotated[str, typer.Option(help="train, valid or test")]
+ClusterFile = Annotated[str, typer.Argument(metavar="CLUSTER", help="YAML file of a cluster")]
+ClusterOverrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override of the cluster, e.g. train.max=8")]
 DomainName = Annotated[str | None, typer.Option(help="Domain; the target when left out")]
 
 
@@ -213,6 +215,48 @@ def doctor(
         console.print_json(json.dumps(json_of(parts)))
     if has_failed(parts):
         raise typer.Exit(2)
+
+
+@app.command()
+def kuberay(
+    cluster: ClusterFile,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[-- train CONFIG KEY=VALUE ...]", help="The job of a RayJob")] = None,
+    overrides: ClusterOverrides = None,
+) -> None:
+    """Print a KubeRay manifest: a RayCluster, or with a command a RayJob that is checked against the cluster.
+
+    [dim]raytrain kuberay cluster/clusters/cpu.yaml | kubectl apply -f -[/dim]
+
+    [dim]raytrain kuberay cluster/clusters/cpu.yaml --set name=first -- train pipelines/configs/movielens_din.yaml
+    data.path=/shared/data/movielens run.storage_path=/shared/runs scaling.num_workers=2 | kubectl create -f -[/dim]
+    """
+    from cluster.config import load_cluster
+    from cluster.job_command import job_command
+    from cluster.kuberay import ray_cluster, ray_job, to_yaml
+
+    config = load_cluster(cluster, overrides or ())
+    job = job_command(config, command) if command else None
+    if job is not None and job.warning is not None:
+        Console(stderr=True, soft_wrap=True).print(f"warning: {job.warning}", style="yellow", markup=False, highlight=False)
+    typer.echo(to_yaml(ray_cluster(config) if job is None else ray_job(config, job)), nl=False)
+
+
+@app.command()
+def launcher(
+    cluster: ClusterFile,
+    provider: Annotated[str, typer.Option(help="aws or gcp")],
+    overrides: ClusterOverrides = None,
+) -> None:
+    """Print the file that Ray's cluster launcher makes the same cluster from, on machines without Kubernetes.
+
+    [dim]raytrain launcher cluster/clusters/gpu_spot.yaml --provider aws > cluster.yaml && ray up cluster.yaml[/dim]
+    """
+    from cluster.config import load_cluster
+    from cluster.kuberay import to_yaml
+    from cluster.launcher import header, launcher_config
+
+    config = load_cluster(cluster, overrides or ())
+    typer.echo(header(config) + to_yaml(launcher_config(config, provider)), nl=False)
 
 
 def day_of(text: str | None, option: str) -> date | None:
