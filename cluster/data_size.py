@@ -1,7 +1,9 @@
 """How large the data set of a plan is: a prepared one, one described by a section ``synthetic``, or either at another size."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from raytrain.config import JobConfig, check_kind, read_text
@@ -60,8 +62,7 @@ def sizes_of(
     Raises:
         ConfigError: one of ``tables`` is not NAME=ROWS.
     """
-    whole = [None if number is None else int(number) for number in (rows_target, rows_source, row_groups, files)]
-    return Sizes(*whole, tuple(map(_table, tables)))
+    return Sizes(_whole(rows_target), _whole(rows_source), _whole(row_groups), _whole(files), tuple(map(_table, tables)))
 
 
 def read_plan(path: str, overrides: tuple[str, ...]) -> tuple[JobConfig, DataSize]:
@@ -87,26 +88,30 @@ def resized(size: DataSize, wanted: Sizes) -> DataSize:
     Raises:
         ConfigError: source rows are named for a job that trains on none, or a table that is not there.
     """
-    asked = dict(zip(size.trained, (wanted.rows_target, wanted.rows_source), strict=False))
     if wanted.rows_source is not None and len(size.trained) == 1:
         raise ConfigError(
             "Source rows are trained on where data.source_batch_size is above 0. "
             f"Received: --rows-source {wanted.rows_source}, data.source_batch_size=0. Set it, or leave --rows-source out."
         )
-    trained = {name: _with_rows(domain, asked.get(name)) for name, domain in size.trained.items()}
-    num_rows = sum(domain.num_rows for domain in trained.values())
-    for name, domain in trained.items():
-        groups, files = (
-            None if number is None else max(1, number * domain.num_rows // num_rows) for number in (wanted.row_groups, wanted.files)
-        )
-        trained[name] = replace(domain, num_row_groups=groups or domain.num_row_groups, num_files=files or domain.num_files)
+    asked = (wanted.rows_target, wanted.rows_source)
+    rows = {name: number or domain.num_rows for (name, domain), number in zip(size.trained.items(), asked, strict=False)}
+    # Bucket k of every domain holds the same users, so all have as many files.
+    grown = max(Fraction(rows[name], domain.num_rows) for name, domain in size.trained.items())
+    trained = {}
+    for name, domain in size.trained.items():
+        files = ceil(domain.num_files * grown) if wanted.files is None else max(1, wanted.files // len(size.trained))
+        if wanted.row_groups is None:
+            groups = ceil(rows[name] / domain.row_group_rows)
+        else:
+            groups = wanted.row_groups * rows[name] // sum(rows.values())
+        trained[name] = DomainSize(rows[name], max(files, groups), files)
     tables = dict(size.contract.tables)
-    for name, rows in wanted.tables:
+    for name, num_rows in wanted.tables:
         if name not in tables:
             raise ConfigError(f"--table has to name a table of the data set. Received: {name}. {nearest(name, tables)}")
-        if rows < 2:
-            raise ConfigError(f"A table has to have two rows, of which one is for unknown ids. Received: {name}={rows}. Raise it.")
-        tables[name] = Table(num_rows=rows, hashed=tables[name].hashed)
+        if num_rows < 2:
+            raise ConfigError(f"A table has to have two rows, of which one is for unknown ids. Received: {name}={num_rows}. Raise it.")
+        tables[name] = Table(num_rows=num_rows, hashed=tables[name].hashed)
     return DataSize(size.contract.model_copy(update={"tables": tables}), trained)
 
 
@@ -123,17 +128,11 @@ def _of_spec(job: JobConfig, spec: SyntheticSpec) -> DataSize:
     contract = drafted(spec)
     files = contract.num_buckets
     rows = {name: spec.rows_of(name, "train") for name in _trained(job, contract)}
-    return DataSize(
-        contract, {name: DomainSize(num, files * -(-num // (files * ROW_GROUP_ROWS)), files) for name, num in rows.items()}
-    )
+    return DataSize(contract, {name: DomainSize(num, files * ceil(num / (files * ROW_GROUP_ROWS)), files) for name, num in rows.items()})
 
 
-def _with_rows(domain: DomainSize, num_rows: int | None) -> DomainSize:
-    """Row groups and files as large as they were."""
-    if num_rows is None:
-        return domain
-    grown = [max(1, -(-number * num_rows // domain.num_rows)) for number in (domain.num_row_groups, domain.num_files)]
-    return DomainSize(num_rows, *grown)
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def _table(text: str) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from cluster.plan import MAX_WORKERS, Plan
 from raytrain.footprint import PROCESS_BYTES, RUN_BYTES
 from raytrain.machine import MIB, size
 
+KIB = 2**10
 Unit = Literal["bytes", "bytes/sample", "s", "samples/s"]
 
 
@@ -82,7 +83,7 @@ def shown(line: Line) -> str:
     if line.unit == "s":
         days, hours = line.value / 86_400, line.value / 3600
         return f"{days:,.1f} days" if days >= 2 else f"{hours:,.1f} h" if hours >= 1 else f"{line.value:,.3g} s"
-    return size(line.value)
+    return size(line.value) if line.value >= KIB else f"{line.value:,.0f} bytes"
 
 
 def _worker_lines(capacity: Capacity) -> Iterator[Line]:
@@ -139,7 +140,8 @@ def _run_lines(capacity: Capacity) -> Iterator[Line]:
     groups = " + ".join(f"{stream.size.num_row_groups:,}" for stream in capacity.streams)
     cursor = f"at most: a bit for each of {groups} row groups, and bitmaps of {open_ones} that are open"
     yield Line(part, "cursor", "cursor", capacity.cursor, "bytes", cursor)
-    saved = f"tables {size(sum(capacity.saved_tables))} + network {size(capacity.saved_dense)} + {capacity.saved_tensors:,} tensors + cursor"
+    tables, dense = size(sum(capacity.saved_tables)), size(capacity.saved_dense)
+    saved = f"tables {tables} + network {dense} + headers of {capacity.saved_tensors:,} tensors + cursor"
     yield Line(part, "checkpoint", "checkpoint", capacity.checkpoint, "bytes", saved)
     rates = f"written at {assumed.write_bytes_per_s / MIB:,.0f} MiB/s, uploaded at {assumed.upload_bytes_per_s / MIB:,.0f}"
     fullest = size(max(capacity.saved_tables) + capacity.saved_dense)
@@ -168,6 +170,6 @@ def _speed_lines(capacity: Capacity) -> Iterator[Line]:
     rows = sum(stream.batch_size for stream in capacity.streams)
     yield Line(part, "samples_per_s", "all workers", rate, "samples/s", f"{rows:,} rows / {step_s:.3g} s")
     in_all = sum(stream.rows_in_all for stream in capacity.streams)
-    epochs = f"{in_all:,} rows of both domains" if len(capacity.streams) > 1 else f"{in_all:,} rows"
-    yield Line(part, "run_s", "the run", in_all / rate, "s", f"{epochs}, {capacity.job.training.epochs} epoch(s) of the target, no validation")
-
+    trained = f"{in_all:,} rows of {' and '.join(stream.domain for stream in capacity.streams)}"
+    epochs = f"{trained}, {capacity.job.training.epochs} epoch(s) of the target, no validation"
+    yield Line(part, "run_s", "the run", in_all / rate, "s", epochs)

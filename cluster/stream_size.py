@@ -4,12 +4,14 @@ Shapes: G rows of a global batch, R ranks, L events of a history.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 from cluster.data_size import DataSize, DomainSize
 from cluster.measured import CURSOR_FILE_BYTES, CURSOR_ROW_BYTES, FILE_BYTES, FRAGMENT_BYTES, SLICE_BYTES, WINDOW_BYTES
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, History
-from raytrain.footprint import AGE_BYTES, FLOAT_BYTES, TENSOR_BYTES
+from raytrain.embeddings.plan import FLOAT_BYTES
+from raytrain.footprint import AGE_BYTES, TENSOR_BYTES
 from raytrain.models.declared import declared_histories, reads_event_ages, reads_slices
 
 ROARING_VALUES = 2**16
@@ -30,17 +32,15 @@ class StreamSize:
     window_rows: int
     rows_in_all: int
     """That the run trains on, every epoch counted."""
+    windows: int
+    """That these are in; an epoch begins with a new one."""
     open_windows: int
     """Windows that a checkpoint may find partly trained."""
 
     @property
-    def windows(self) -> int:
-        return -(-self.rows_in_all // self.window_rows)
-
-    @property
     def slices(self) -> int:
         """Row groups in all windows; one that lies across a boundary is in two."""
-        return -(-self.rows_in_all // self.size.row_group_rows) + self.windows
+        return ceil(self.rows_in_all / self.size.row_group_rows) + self.windows
 
     @property
     def plan_bytes(self) -> int:
@@ -50,7 +50,7 @@ class StreamSize:
 
     @property
     def open_fragments(self) -> int:
-        in_a_window = -(-self.window_rows // self.size.row_group_rows) + 1
+        in_a_window = ceil(self.window_rows / self.size.row_group_rows) + 1
         return min(self.size.num_row_groups, self.open_windows * in_a_window)
 
     @property
@@ -62,8 +62,8 @@ class StreamSize:
     def buckets_opened(self, job: JobConfig) -> int:
         """Files that a window's row groups lie in, and so their history files."""
         files = min(self.size.num_files, job.data.files_per_window)
-        in_order = -(-self.window_rows * self.size.num_files // self.size.num_rows)
-        slices = -(-self.window_rows // self.size.row_group_rows) + 1
+        in_order = ceil(self.window_rows * self.size.num_files / self.size.num_rows)
+        slices = ceil(self.window_rows / self.size.row_group_rows) + 1
         return min(self.size.num_files, max(in_order, min(files, slices)))
 
 
@@ -76,22 +76,23 @@ def streams_of(job: JobConfig, size: DataSize, num_workers: int) -> tuple[Stream
     open_windows = 1 if job.training.deterministic else max(2, num_workers)
     found = []
     for (name, domain), batch_size in zip(size.trained.items(), batch_sizes, strict=False):
-        an_epoch = -(-domain.num_rows // batch_size)
-        epochs, rest = divmod(steps, an_epoch)
-        rows = epochs * domain.num_rows + min(rest * batch_size, domain.num_rows)
-        found.append(StreamSize(name, domain, batch_size, batch_size * job.data.window_batches, rows, open_windows))
+        an_epoch = ceil(domain.num_rows / batch_size)
+        epochs, last_steps = divmod(steps, an_epoch)
+        last_rows, window_rows = min(last_steps * batch_size, domain.num_rows), batch_size * job.data.window_batches
+        windows = epochs * ceil(domain.num_rows / window_rows) + ceil(last_rows / window_rows)
+        found.append(StreamSize(name, domain, batch_size, window_rows, epochs * domain.num_rows + last_rows, windows, open_windows))
     return tuple(found)
 
 
 def steps_in_all(job: JobConfig, num_rows: int) -> int:
     """Optimizer steps of a run whose target has ``num_rows`` training rows."""
-    steps = job.training.epochs * -(-num_rows // job.data.batch_size)
+    steps = job.training.epochs * ceil(num_rows / job.data.batch_size)
     return steps if job.training.max_steps is None else min(steps, job.training.max_steps)
 
 
 def roaring_bytes(num_values: int) -> int:
     """A serialised roaring bitmap of some of the values 0..num_values-1, at most."""
-    containers = -(-num_values // ROARING_VALUES)
+    containers = ceil(num_values / ROARING_VALUES)
     return ROARING_HEADER_BYTES * (1 + containers) + min(2 * num_values, containers * ROARING_VALUES // 8)
 
 

@@ -203,7 +203,7 @@ def plan(
     overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; the config's when left out")] = None,
     memory: Annotated[float | None, typer.Option(metavar="GIB", min=0.1, help="Memory of each worker's machine, and the driver's")] = None,
-    rows_target: Annotated[float | None, typer.Option(min=1, help="Training rows of the target instead of the data set's, e.g. 2e9")] = None,
+    rows_target: Annotated[float | None, typer.Option(min=1, help="Training rows of the target, e.g. 2e9; else the data's")] = None,
     rows_source: Annotated[float | None, typer.Option(min=1, help="Training rows of the source, e.g. 18e9")] = None,
     row_groups: Annotated[float | None, typer.Option(min=1, help="Row groups of all of them, e.g. 1e7")] = None,
     files: Annotated[float | None, typer.Option(min=1, help="Files that these are in, e.g. 1e5")] = None,
@@ -217,9 +217,10 @@ def plan(
 
     [dim]raytrain plan pipelines/configs/movielens_lcn.yaml --workers 2 --memory 4[/dim]
 
-    LCN's paper has 18 B source and 2 B target samples; on 64 workers of 8 GiB:
+    LCN's paper has 18 B source and 2 B target samples; here with 10^7 row groups in 10^5 files, on 64 workers of 8 GiB:
 
-    [dim]raytrain plan pipelines/configs/plan_lcn.yaml --workers 64 --memory 8 --rows-target 2e9 --rows-source 18e9 --row-groups 1e7 --files 1e5[/dim]
+    [dim]raytrain plan pipelines/configs/plan_lcn.yaml --rows-target 2e9 --rows-source 18e9 --row-groups 1e7 --files 1e5
+    --workers 64 --memory 8[/dim]
     """
     from cluster.data_size import sizes_of
     from cluster.plan import assumed_of, plan_job
