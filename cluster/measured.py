@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from raytrain.machine import MIB
 
-# python -m tests.scale.capacity plan: peak memory of planning 10^6 to 10^7 row groups of 2,000 rows.
+# python -m tests.scale.capacity --only plan: peak memory of planning 10^6 to 10^7 row groups of 2,000 rows.
 FRAGMENT_BYTES = 38
 """A row group: 16 bytes of manifest, 16 of the epoch's order and where each ends, and what sorting takes."""
 SLICE_BYTES = 33
@@ -18,13 +18,13 @@ WINDOW_BYTES = 1_300
 FILE_BYTES = 110
 """A file's name."""
 
-# python -m tests.scale.capacity run: files of a checkpoint against the bytes of its tensors, and the seconds they took.
+# python -m tests.scale.capacity --only run,checkpoint: a checkpoint's files against its tensors; the middle one of 3 rates, busy machine.
 TENSOR_FILE_BYTES = 1_400
 """What a file format adds to a tensor, whatever its size."""
-WRITE_BYTES_PER_S = 400 * MIB
+WRITE_BYTES_PER_S = 100 * MIB
 """One rank's snapshot into a local directory."""
-UPLOAD_BYTES_PER_S = 400 * MIB
-"""One rank's snapshot from there to storage on the same disk: an object store has its own, so pass --upload."""
+UPLOAD_BYTES_PER_S = 26 * MIB
+"""One rank's snapshot from there to storage on the same disk, synced: an object store has its own rate, so pass --upload."""
 
 # Cursor.to_bytes of no rows, and what an open fragment adds besides its bitmap.
 CURSOR_FILE_BYTES = 2_500

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cluster.capacity import Capacity
 from cluster.plan import MAX_WORKERS, Plan
-from raytrain.footprint import PROCESS_BYTES, RUN_BYTES
+from raytrain.footprint import ACTIVATION_COPIES, PROCESS_BYTES, RUN_BYTES
 from raytrain.machine import MIB, size
 
 KIB = 2**10
@@ -98,7 +98,8 @@ def _worker_lines(capacity: Capacity) -> Iterator[Line]:
     per_rank = " + ".join(f"{stream.batch_size:,} {stream.domain}" for stream in capacity.streams)
     batch = f"({per_rank}) / {capacity.num_workers} = {rows:,} rows, every history at its longest, ids as int64"
     yield Line(part, "batch", "a step's batch", capacity.batch, "bytes", batch)
-    kept = f"an estimate: 8 copies of {capacity.exchange.num_ids:,} vectors of {job.tables.dim} floats, and pairs of LCN"
+    pairs = ", and LCN's pairs" if capacity.exchange.negatives else ""
+    kept = f"an estimate: {ACTIVATION_COPIES} copies of {capacity.exchange.num_ids:,} vectors of {job.tables.dim} floats{pairs}"
     yield Line(part, "activations", "a step's vectors", footprint.activations, "bytes", kept)
     window = f"{job.data.window_batches} batches of every stream and of validation, as Arrow"
     yield Line(part, "window", "read tasks", footprint.window, "bytes", window)
@@ -147,9 +148,10 @@ def _run_lines(capacity: Capacity) -> Iterator[Line]:
     fullest = size(max(capacity.saved_tables) + capacity.saved_dense)
     yield Line(part, "checkpoint_s", "its time", capacity.checkpoint_s, "s", f"{fullest} of the fullest rank {rates}, all ranks at a time")
     for stream in capacity.streams:
-        files = f"{stream.buckets_opened(job)} history file(s) of each domain / {min(stream.window_rows, stream.size.num_rows):,} rows"
+        files, rows = stream.buckets_opened(job, capacity.size.contract), min(stream.window_rows, stream.size.num_rows)
+        because = f"{files} history file(s) of each domain / {rows:,} rows of a window, before compression"
         name, value = f"histories, {stream.domain}", capacity.history_bytes[stream.domain]
-        yield Line(part, f"history/{stream.domain}", name, value, "bytes/sample", f"{files} of a window, before compression")
+        yield Line(part, f"history/{stream.domain}", name, value, "bytes/sample", because)
 
 
 def _speed_lines(capacity: Capacity) -> Iterator[Line]:

@@ -59,12 +59,12 @@ class StreamSize:
         an_open_one = CURSOR_ROW_BYTES + roaring_bytes(self.size.row_group_rows)
         return roaring_bytes(self.size.num_row_groups) + self.open_fragments * an_open_one
 
-    def buckets_opened(self, job: JobConfig) -> int:
-        """Files that a window's row groups lie in, and so their history files."""
+    def buckets_opened(self, job: JobConfig, contract: Contract) -> int:
+        """History files of each domain that a window's users are in: those of the buckets that its row groups lie in."""
         files = min(self.size.num_files, job.data.files_per_window)
         in_order = ceil(self.window_rows * self.size.num_files / self.size.num_rows)
         slices = ceil(self.window_rows / self.size.row_group_rows) + 1
-        return min(self.size.num_files, max(in_order, min(files, slices)))
+        return min(buckets(contract, self), max(in_order, min(files, slices)))
 
 
 def streams_of(job: JobConfig, size: DataSize, num_workers: int) -> tuple[StreamSize, ...]:
@@ -111,7 +111,7 @@ def history_bytes_per_sample(job: JobConfig, contract: Contract, stream: StreamS
     names = declared_histories(job, contract)
     histories = [history for name in names if (history := contract.domains[name].history) is not None]
     a_bucket = sum(history.num_events * event_bytes(history) for history in histories) / buckets(contract, stream)
-    return stream.buckets_opened(job) * a_bucket / min(stream.window_rows, stream.size.num_rows)
+    return stream.buckets_opened(job, contract) * a_bucket / min(stream.window_rows, stream.size.num_rows)
 
 
 def buckets(contract: Contract, stream: StreamSize) -> int:

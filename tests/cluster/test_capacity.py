@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.capacity import Capacity
-from cluster.measured import COSTS, TENSOR_FILE_BYTES
+from cluster.measured import COSTS, TENSOR_FILE_BYTES, UPLOAD_BYTES_PER_S, WRITE_BYTES_PER_S
 from cluster.plan import Plan, least_workers
 from raytrain.config import JobConfig
 from raytrain.data.contract import Table, load_contract
@@ -36,7 +36,7 @@ def test_every_part_is_what_a_hand_counts():
     assert (found.saved_dense, found.saved_tensors) == (1_000 * 4 * 3 + 80, 4 * 2 * 2 + 4 * 4 + 2)
     assert found.checkpoint == 1_229 * 68 + 12_080 + 34 * TENSOR_FILE_BYTES + found.cursor
     part = 616 * 68 + 12_080
-    assert found.checkpoint_s == pytest.approx(2 * part / (400 * 2**20))
+    assert found.checkpoint_s == pytest.approx(part / WRITE_BYTES_PER_S + part / UPLOAD_BYTES_PER_S)
     store = -(-found.footprint.store // 2)
     valid = found.footprint.kept_validation
     model = found.footprint.model_per_rank

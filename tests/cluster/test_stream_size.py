@@ -11,7 +11,7 @@ from pyroaring import BitMap
 from cluster.data_size import DataSize, DomainSize
 from cluster.measured import CURSOR_FILE_BYTES, CURSOR_ROW_BYTES, FILE_BYTES, FRAGMENT_BYTES, SLICE_BYTES, WINDOW_BYTES
 from cluster.stream_size import StreamSize, batch_bytes, cursor_bytes, history_bytes_per_sample, roaring_bytes, streams_of
-from raytrain.data.contract import load_contract
+from raytrain.data.contract import Split, load_contract
 from raytrain.data.cursor import Cursor
 from raytrain.data.fragments import FragmentPlan
 from raytrain.data.manifest import Manifest
@@ -116,8 +116,14 @@ def test_history_is_read_by_whole_files():
     target, source = capacity_of(job).streams
     assert history_bytes_per_sample(job, CONTRACT, target) == pytest.approx(4 * (2 * 6_000 * 13 / 4) / 200)
     # 120 source rows are two row groups of 100, of two files.
-    assert source.buckets_opened(job) == 3
+    assert source.buckets_opened(job, CONTRACT) == 3
     assert history_bytes_per_sample(job_for("dnn"), CONTRACT, target) == 0
+    # Kept by day, the same 4 files are 2 days of 2 buckets.
+    ads = CONTRACT.domains["ads"]
+    by_day = ads.model_copy(update={"splits": {"train": Split(path="s", folders=("a", "b"), num_rows=1_000, num_positives=500)}})
+    contract = CONTRACT.model_copy(update={"domains": CONTRACT.domains | {"ads": by_day}})
+    assert target.buckets_opened(job, contract) == 2
+    assert history_bytes_per_sample(job, contract, target) == pytest.approx(2 * 6_000 * 13 / 200)
 
 
 def test_a_plan_of_ten_million_row_groups_stays_below_two_gib():

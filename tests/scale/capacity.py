@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from raytrain.data.contract import load_contract
 from raytrain.data.synthetic import SyntheticSpec, generate
 from raytrain.embeddings.plan import FLOAT_BYTES
 from raytrain.machine import MIB
+from tests.scale.step_cost import step_s_per_row
 
 SPEC = SyntheticSpec(
     num_rows=60_000, num_source_rows=60_000, num_eval_rows=4_000, num_id_features=6, table_rows=400_000, num_users=5_000, events_per_user=80
 )
 ROW_GROUP_ROWS = 1_000
+SAMPLE_S = 0.3
 JOB = (
     "model.name=din",
     "data.batch_size=512",
@@ -69,7 +72,7 @@ def runs(directory: Path, workers: int) -> Iterator[Row]:
     config.write_text(f"data: {{path: {directory / 'data'}}}\nmodel: {{name: din}}\nrun: {{storage_path: {directory / 'runs'}}}\n")
     overrides = (*JOB, f"run.name=r{workers}", f"scaling.num_workers={workers}")
     capacity = plan_job(str(config), overrides).capacity
-    _own("from raytrain.cli import main; main()", "train", str(config), *overrides)
+    private_mib = _train(str(config), *overrides)
     run = directory / "runs" / f"r{workers}"
     result = json.loads((run / "result.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -83,7 +86,9 @@ def runs(directory: Path, workers: int) -> Iterator[Row]:
     cursors = [path.stat().st_size for path in run.glob("checkpoints/*/*/cursor.parquet")]
     yield Row(f"the largest of {len(cursors)} cursors, {on}", capacity.cursor / 1024, max(cursors) / 1024, "KiB")
     footprint = capacity.footprint
-    yield Row(f"a worker's peak RSS, {on}", (footprint.a_worker(False) + capacity.batch) / MIB, max(worker["peak_rss_mib"]), "MiB")
+    predicted = (footprint.a_worker(False) + capacity.batch) / MIB
+    yield Row(f"a worker's memory, its share of shared pages counted, {on}", predicted, private_mib, "MiB")
+    yield Row(f"the same with shared pages whole (peak RSS), {on}", predicted, max(worker["peak_rss_mib"]), "MiB")
     yield Row(f"training speed, {on}", capacity.samples_per_s or 0, result["train_samples_per_s"], "samples/s")
 
 
@@ -173,6 +178,55 @@ def checkpoint_speed(directory: Path, capacity: Capacity) -> None:
         )
 
 
+def steps(directory: Path) -> Iterator[Row]:
+    """Training steps of one rank in memory, by the CPU time of the fastest: what else the machine does hardly counts."""
+    for model in ("din", "dnn", "lcn"):
+        config = directory / f"{model}.yaml"
+        config.write_text(f"data: {{path: {directory / 'data'}}}\nmodel: {{name: {model}}}\n")
+        arguments = [one for one in JOB if not one.startswith("model.")]
+        capacity = plan_job(str(config), arguments).capacity
+        measured = 1 / step_s_per_row(str(config), *arguments)
+        yield Row(f"training steps of {model} in memory", capacity.samples_per_s or 0, measured, "samples/s")
+
+
+def _train(config: str, *overrides: str) -> float:
+    """A run in processes of its own; returns the largest PSS in MiB of a worker, looked at now and then."""
+    command = [sys.executable, "-c", "from raytrain.cli import main; main()", "train", config, *overrides]
+    largest = 0
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        while process.poll() is None:
+            largest = max([largest, *map(_pss_kib, _workers_below(process.pid))])
+            time.sleep(SAMPLE_S)
+        if process.returncode:
+            log.seek(0)
+            raise RuntimeError(log.read()[-4000:])
+    return largest / 1024
+
+
+def _workers_below(pid: int) -> list[int]:
+    """Ray Train's workers among the descendants of ``pid``."""
+    parents, names = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            before, _, after = stat.read_text().rpartition(")")
+            names[int(stat.parent.name)] = (stat.parent / "cmdline").read_text()
+        except OSError:
+            continue
+        parents[int(before.split(" ")[0])] = int(after.split()[1])
+    ours = {pid}
+    while found := {child for child, parent in parents.items() if parent in ours} - ours:
+        ours |= found
+    return [child for child in ours if names.get(child, "").startswith("ray::RayTrainWorker")]
+
+
+def _pss_kib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 def _call(function: str, *arguments: str) -> str:
     """What a function of this file prints, in a process of its own."""
     return _own(f"import sys, tests.scale.capacity as here; here.{function}(*sys.argv[1:])", *arguments)
@@ -186,13 +240,14 @@ def _own(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def main(output: Path = Path("runs/capacity"), only: str = "plan,run,history,checkpoint") -> None:
+def main(output: Path = Path("runs/capacity"), only: str = "plan,step,run,history,checkpoint") -> None:
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "data").exists():
         generate(SPEC, str(output / "data"), lambda text: None, row_group_rows=ROW_GROUP_ROWS)
     parts = only.split(",")
     sys.stdout.write("| figure | predicted | measured | predicted / measured |\n|---|---:|---:|---:|\n")
     rows = [plans] if "plan" in parts else []
+    rows += [lambda: steps(output.absolute())] if "step" in parts else []
     rows += [lambda workers=workers: runs(output.absolute(), workers) for workers in (1, 2)] if "run" in parts else []
     rows += [lambda: histories(output.absolute())] if "history" in parts else []
     for part in rows:
