@@ -135,7 +135,7 @@ class Capacity:
 
     @property
     def samples_per_s_of_one(self) -> float | None:
-        """Of one worker that waits for nobody; None where neither this model nor this job was measured."""
+        """Of one worker of one thread that waits for nobody; None where neither this model nor this job was measured."""
         if self.assumed.samples_per_s is not None:
             return self.assumed.samples_per_s
         cost = self.cost

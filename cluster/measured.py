@@ -41,10 +41,11 @@ class Cost:
     origin: str
 
 
+# din and dnn: solved from raytrain bench's samples/s at tables of 10,000 and 10 M rows, at 400 and 100 events, idle cores.
 COSTS = {
-    "din": Cost(30.0, 0.319, 0.42, "README, Speed: bench_din.yaml with tables of 10,000 and 10 M rows, at 200 + 200 and 50 + 50 events"),
-    "dnn": Cost(15.3, 0.0, 0.48, "README, Speed: bench_dnn.yaml with tables of 10,000 and 10 M rows"),
-    "lcn": Cost(92.0, 0.24, 1.4, "bench_lcn.yaml --stages compute --rounds 1 --table-rows 10000,10000000, so too at 50 + 50; busy cores"),
+    "din": Cost(30.0, 0.319, 0.42, "raytrain bench, 1 worker (README, Speed)"),
+    "dnn": Cost(15.3, 0.0, 0.48, "raytrain bench, 1 worker (README, Speed)"),
+    "lcn": Cost(92.0, 0.24, 1.4, "tests.scale.step_cost, busy cores"),
 }
 
 # Assumptions, measured nowhere: two workers on two cores, which is all there was, leave read tasks no core of their own.

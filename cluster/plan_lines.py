@@ -148,8 +148,8 @@ def _run_lines(capacity: Capacity) -> Iterator[Line]:
     fullest = size(max(capacity.saved_tables) + capacity.saved_dense)
     yield Line(part, "checkpoint_s", "its time", capacity.checkpoint_s, "s", f"{fullest} of the fullest rank {rates}, all ranks at a time")
     for stream in capacity.streams:
-        files, rows = stream.buckets_opened(job, capacity.size.contract), min(stream.window_rows, stream.size.num_rows)
-        because = f"{files} history file(s) of each domain / {rows:,} rows of a window, before compression"
+        files, in_a_window = stream.buckets_opened(job, capacity.size.contract), min(stream.window_rows, stream.size.num_rows)
+        because = f"{files} history file(s) of each domain / {in_a_window:,} rows of a window, before compression"
         name, value = f"histories, {stream.domain}", capacity.history_bytes[stream.domain]
         yield Line(part, f"history/{stream.domain}", name, value, "bytes/sample", because)
 
