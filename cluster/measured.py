@@ -41,11 +41,11 @@ class Cost:
     origin: str
 
 
-# din and dnn: solved from raytrain bench's samples/s at tables of 10,000 and 10 M rows, at 400 and 100 events, idle cores.
+# din and dnn: solved from raytrain bench's samples/s at tables of 10,000 and 10 M rows, at 400 and 100 events, 2 shared cores.
 COSTS = {
     "din": Cost(30.0, 0.319, 0.42, "raytrain bench, 1 worker (README, Speed)"),
     "dnn": Cost(15.3, 0.0, 0.48, "raytrain bench, 1 worker (README, Speed)"),
-    "lcn": Cost(92.0, 0.24, 1.4, "tests.scale.step_cost, busy cores"),
+    "lcn": Cost(79.3, 0.146, 0.587, "python -m tests.scale.step_cost, by CPU time, busy cores"),
 }
 
 # Assumptions, measured nowhere: two workers on two cores, which is all there was, leave read tasks no core of their own.
