@@ -68,10 +68,10 @@ class Capacity:
 
     @property
     def worker(self) -> int:
-        """Of the machine of one worker: itself, a read task of every stream, its share of the object store."""
+        """Of the machine of one worker: itself amid a checkpoint, a read task of every stream, its share of the object store."""
         footprint = self.footprint
         store = -(-footprint.store // self.num_workers)
-        return footprint.a_worker(self.job.scaling.use_gpu) + self.batch + footprint.window + store
+        return footprint.a_worker(self.job.scaling.use_gpu) + self.batch + self.snapshot + footprint.window + store
 
     @property
     def driver(self) -> int:
@@ -94,6 +94,11 @@ class Capacity:
         return FLOAT_BYTES * self.dense.num_parameters * (1 + self.footprint.dense_state_floats) + self.dense.buffer_bytes
 
     @property
+    def snapshot(self) -> int:
+        """What a checkpoint copies on the fullest rank while it is written: seen is 132 MiB, for a part of 131."""
+        return max(self.saved_tables) + self.saved_dense
+
+    @property
     def saved_tensors(self) -> int:
         """Tensors in a checkpoint, each shard of a table counted."""
         name, tables = self.job.optimizer.name, self.footprint.tables
@@ -109,8 +114,7 @@ class Capacity:
     @property
     def checkpoint_s(self) -> float:
         """Until it is uploaded, where every rank writes and uploads its own part at the same time."""
-        part = max(self.saved_tables) + self.saved_dense
-        return part / self.assumed.write_bytes_per_s + part / self.assumed.upload_bytes_per_s
+        return self.snapshot / self.assumed.write_bytes_per_s + self.snapshot / self.assumed.upload_bytes_per_s
 
     @property
     def history_bytes(self) -> dict[str, float]:

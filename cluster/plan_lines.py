@@ -101,6 +101,8 @@ def _worker_lines(capacity: Capacity) -> Iterator[Line]:
     pairs = ", and LCN's pairs" if capacity.exchange.negatives else ""
     kept = f"an estimate: {ACTIVATION_COPIES} copies of {capacity.exchange.num_ids:,} vectors of {job.tables.dim} floats{pairs}"
     yield Line(part, "activations", "a step's vectors", footprint.activations, "bytes", kept)
+    snapshot = f"tables {size(max(capacity.saved_tables))} + network {size(capacity.saved_dense)}, copied while a checkpoint is written"
+    yield Line(part, "snapshot", "a snapshot", capacity.snapshot, "bytes", snapshot)
     window = f"{job.data.window_batches} batches of every stream and of validation, as Arrow"
     yield Line(part, "window", "read tasks", footprint.window, "bytes", window)
     store = f"2 windows / {capacity.num_workers} + data.prefetch_batches={job.data.prefetch_batches} batches"
@@ -145,7 +147,7 @@ def _run_lines(capacity: Capacity) -> Iterator[Line]:
     saved = f"tables {tables} + network {dense} + headers of {capacity.saved_tensors:,} tensors + cursor"
     yield Line(part, "checkpoint", "checkpoint", capacity.checkpoint, "bytes", saved)
     rates = f"written at {assumed.write_bytes_per_s / MIB:,.0f} MiB/s, uploaded at {assumed.upload_bytes_per_s / MIB:,.0f}"
-    fullest = size(max(capacity.saved_tables) + capacity.saved_dense)
+    fullest = size(capacity.snapshot)
     yield Line(part, "checkpoint_s", "its time", capacity.checkpoint_s, "s", f"{fullest} of the fullest rank {rates}, all ranks at a time")
     for stream in capacity.streams:
         files, in_a_window = stream.buckets_opened(job, capacity.size.contract), min(stream.window_rows, stream.size.num_rows)

@@ -52,7 +52,7 @@ def test_the_example_of_help_says_whether_it_fits(counted):
     assert result.exit_code == 0, result.output
     assert "item 1,000,000,000 rows x (16 + 1 state) x 4 bytes = 63.3 GiB" in result.output
     assert "9,000,000 row groups in 50,000 files" in result.output
-    assert "64 worker(s) fit: a worker's machine needs 3.0 GiB, the driver's 3.1 GiB, and each has 8.0 GiB. The least that do: 16." in (
+    assert "64 worker(s) fit: a worker's machine needs 4.0 GiB, the driver's 3.1 GiB, and each has 8.0 GiB. The least that do: 25." in (
         result.output
     )
     assert CliRunner().invoke(app, ["plan", PAPER, "--workers", "8", "--memory", "8"]).exit_code == 2
@@ -62,7 +62,7 @@ def test_json_has_every_line_and_the_verdict(counted):
     result = CliRunner().invoke(app, ["plan", PAPER, "--workers", "15", "--memory", "8", "--json"])
     found = json.loads(result.output)
     assert (result.exit_code, found["workers"], found["memory_bytes"], found["fits"]) == (2, 15, 8 * GIB, False)
-    assert found["least_workers"] == 16
+    assert found["least_workers"] == 25
     lines = {line["key"]: line for line in found["lines"]}
     # 10^9 / 15 rows, rounded up; the last rank has fewer.
     assert lines["tables"]["value"] == 66_666_667 * 68
