@@ -218,6 +218,55 @@ def doctor(
 
 
 @app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers; the config's when left out")] = None,
+    memory: Annotated[float | None, typer.Option(metavar="GIB", min=0.1, help="Memory of each worker's machine, and the driver's")] = None,
+    rows_target: Annotated[float | None, typer.Option(min=1, help="Training rows of the target, e.g. 2e9; else the data's")] = None,
+    rows_source: Annotated[float | None, typer.Option(min=1, help="Training rows of the source, e.g. 18e9")] = None,
+    row_groups: Annotated[float | None, typer.Option(min=1, help="Row groups of all of them, e.g. 1e7")] = None,
+    files: Annotated[float | None, typer.Option(min=1, help="Files that these are in, e.g. 1e5")] = None,
+    table: Annotated[list[str] | None, typer.Option(metavar="NAME=ROWS", help="Rows of a table, e.g. item=1e9")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Samples/s that you measured of one worker")] = None,
+    efficiency: Annotated[float | None, typer.Option(min=0.01, max=1, help="Of more workers than one; 0.8 is assumed")] = None,
+    upload: Annotated[float | None, typer.Option(metavar="MIB/S", min=0.1, help="Of one worker into your storage")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables")] = False,
+) -> None:
+    """Size a job for a cluster: memory, traffic, checkpoints, time, with the arithmetic; exits 2 if it does not fit.
+
+    [dim]raytrain plan pipelines/configs/movielens_lcn.yaml --workers 2 --memory 4[/dim]
+
+    LCN's paper has 18 B source and 2 B target samples; here with 10^7 row groups in 10^5 files, on 64 workers of 8 GiB:
+
+    [dim]raytrain plan pipelines/configs/plan_lcn.yaml --rows-target 2e9 --rows-source 18e9 --row-groups 1e7 --files 1e5
+    --workers 64 --memory 8[/dim]
+    """
+    from cluster.data_size import sizes_of
+    from cluster.plan import assumed_of, plan_job
+    from cluster.plan_lines import json_of, tables_of, verdict
+    from raytrain.machine import GIB
+
+    found = plan_job(
+        config,
+        overrides or (),
+        workers,
+        None if memory is None else int(memory * GIB),
+        sizes_of(rows_target, rows_source, row_groups, files, table or ()),
+        assumed_of(rate, efficiency, upload),
+    )
+    if as_json:
+        console.print_json(json.dumps(json_of(found)))
+    else:
+        tables = Console(width=None if sys.stdout.isatty() else 160)
+        for one in tables_of(found):
+            tables.print(one)
+        console.print(verdict(found), style="green" if found.fits else "bold red", markup=False, highlight=False)
+    if not found.fits:
+        raise typer.Exit(2)
+
+
+@app.command()
 def kuberay(
     cluster: ClusterFile,
     command: Annotated[list[str] | None, typer.Argument(metavar="[-- train CONFIG KEY=VALUE ...]", help="The job of a RayJob")] = None,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from raytrain.data.contract import Contract, Domain, Feature, History, SideInformation, Table, save_contract
+from raytrain.data.contract import SPLITS, Contract, Domain, Feature, History, SideInformation, Table, save_contract
 from raytrain.data.prepare.fingerprint import combined_digest
 from raytrain.data.prepare.write import Layout, history_path
 from raytrain.data.synthetic.files import FileWriter
@@ -57,6 +57,12 @@ def generate(
         raise DataError(f"output has to be a directory that can be written. Received: {storage.uri} ({err}). Choose another.") from err
     meter.finish(f"{storage.uri}, {len(written):,} files, content hash {contract.content_hash[:16]}")
     return contract
+
+
+def drafted(spec: SyntheticSpec) -> Contract:
+    """The contract that ``generate`` would write, before a row is drawn: its rows are counted, its hashes, positives and times unknown."""
+    written = [Written(domain, split, "", "", spec.rows_of(domain, split)) for domain in spec.domains for split in SPLITS]
+    return _contract(spec, _enough_buckets(spec), written)
 
 
 def _enough_buckets(spec: SyntheticSpec) -> int:
