@@ -30,7 +30,9 @@ LAYERS = (
     ("raytrain.training",),
     ("raytrain.run",),
     ("pipelines", "tuning", "cluster"),
+    ("raytrain.job_cli",),
     ("raytrain.cli",),
+    ("raytrain.__main__",),
 )
 # What cluster/ may see: what loads no torch.
 TORCH_FREE = (
