@@ -185,6 +185,13 @@ def test_what_the_driver_reads_first_loads_no_torch():
     assert result.returncode == 0, result.stderr
 
 
+def test_importing_the_cluster_loads_no_ray():
+    cluster = tuple(module_of(file) for file in FILES if within(module_of(file), ("cluster",)))
+    code = f"import importlib, sys\nfor name in {cluster!r}: importlib.import_module(name)\nassert 'ray' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 @every_file
 def test_files_are_short_and_named_for_what_they_hold(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
