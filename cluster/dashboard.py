@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from cluster.jobs import Jobs, first_line, within
 from raytrain.errors import ClusterError, ConfigError
@@ -12,7 +13,7 @@ from raytrain.storage import has_credentials, masked
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 # Ray reads them in this order, and over the address that a caller gives.
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-CONNECT_LIMIT_S = 8.0
+CONNECT_LIMIT_S = 5.0
 
 
 def address_of(option: str | None, environment: Mapping[str, str] = os.environ) -> str:
@@ -40,32 +41,58 @@ def connect(address: str, limit_s: float = CONNECT_LIMIT_S) -> Jobs:
         address: ``http://HEAD:8265``; "auto" or ``HEAD:6379``, whose dashboard Ray looks up.
 
     Raises:
-        ClusterError: nothing answers within ``limit_s`` (Ray is imported before), or what does is no Ray of version 2.
+        ClusterError: nothing answers within ``limit_s``, or what does is no Ray of version 2.
     """
+    if address.startswith("http"):
+        reason = _silence(address, limit_s)
+        if reason:
+            raise _unreachable(address, reason)
     try:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
     except ImportError:
         raise ClusterError(_missing_extra()) from None
+
+    token = token_of(os.environ)
+
+    def open_client() -> JobSubmissionClient:
+        try:
+            return JobSubmissionClient(address)
+        except AuthenticationError:
+            # A token is sent to a cluster that asks for one, and to no other.
+            if token is None:
+                raise
+            return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
 
     # It tells every upload and every closed stream.
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
     try:
         with _named_address(address):
-            client = within(limit_s, lambda: JobSubmissionClient(address))
+            client = within(limit_s, open_client)
     except TimeoutError:
-        reason = f"no answer within {limit_s:g} s"
-    # Also what requests says of an address that is none, and Ray of a cluster that it cannot find.
+        raise _unreachable(address, f"no answer within {limit_s:g} s") from None
+    except AuthenticationError:
+        raise ClusterError(
+            f"The cluster asks for its token. Received: {masked(address)}, and {'no token' if token is None else 'a token it refuses'}. "
+            "Set RAY_AUTH_TOKEN to the cluster's, or RAY_AUTH_TOKEN_PATH to a file with it (on the head node: ~/.ray/auth_token), "
+            "and write --address http://HEAD:8265."
+        ) from None
+    # Also what Ray says of a cluster that it cannot find.
     except Exception as err:
         reason = first_line(err).rstrip(".")
-        if "ray[default]" in reason:
-            raise ClusterError(_missing_extra()) from None
-    else:
-        return Jobs(client, client.get_address())
-    raise ClusterError(
-        f"A cluster's dashboard has to answer at the address. Received: {masked(address)}, {masked(reason)}. Write --address "
-        "http://HEAD:8265 (`ray start --head` prints it; of a cluster elsewhere open a tunnel: ssh -L 8265:127.0.0.1:8265 HEAD, or "
-        "kubectl port-forward service/HEAD-SERVICE 8265), or run on this machine without `submit`."
-    )
+        raise ClusterError(_missing_extra()) if "ray[default]" in reason else _unreachable(address, reason) from None
+    return Jobs(client, client.get_address())
+
+
+def token_of(environment: Mapping[str, str]) -> str | None:
+    """The token of clusters that ask for one, from where Ray itself reads it; Ray's client of jobs does so only in RAY_AUTH_MODE=token."""
+    if environment.get("RAY_AUTH_TOKEN"):
+        return environment["RAY_AUTH_TOKEN"].strip()
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 @contextmanager
@@ -81,6 +108,29 @@ def _named_address(address: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _silence(address: str, limit_s: float) -> str:
+    """Why nothing answers at the address, asked as Ray's client would, before seconds go into importing Ray; "" if it does."""
+    import requests
+
+    try:
+        within(limit_s, lambda: requests.get(f"{address}/api/version", timeout=limit_s))
+    except (TimeoutError, requests.Timeout):
+        return f"no answer within {limit_s:g} s"
+    except requests.ConnectionError:
+        return "no connection"
+    except requests.RequestException as err:
+        return first_line(err).rstrip(".")
+    return ""
+
+
+def _unreachable(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"A cluster's dashboard has to answer at the address. Received: {masked(address)}, {masked(reason)}. Write --address "
+        "http://HEAD:8265 (`ray start --head` prints it; of a cluster elsewhere open a tunnel: ssh -L 8265:127.0.0.1:8265 HEAD, or "
+        "kubectl port-forward service/HEAD-SERVICE 8265), or run on this machine without `submit`."
+    )
 
 
 def _missing_extra() -> str:

@@ -98,8 +98,8 @@ class Jobs:
             return within(limit_s, call)
         except TimeoutError:
             reason = f"no answer within {limit_s:g} s"
-        # The client raises RuntimeError for what the server says, requests and aiohttp errors (OSError) for what the network does.
-        except (RuntimeError, OSError, ValueError) as err:
+        # RuntimeError for what the server says, and errors of Ray, of requests and of pydantic, which must not be imported here.
+        except Exception as err:
             reason = hidden(first_line(err), secrets)
             if job_id and "status code 404" in reason:
                 raise RunError(

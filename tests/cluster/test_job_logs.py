@@ -61,7 +61,7 @@ def test_a_job_that_nobody_knows_is_not_waited_for():
 
 def test_a_job_whose_log_is_gone_keeps_its_code():
     client = FakeClient(["FAILED"], exit_code=7)
-    client.get_job_logs = lambda job_id: (_ for _ in ()).throw(RuntimeError("status code 500: the node is gone"))  # type: ignore[method-assign]
+    client.get_job_logs = lambda job_id: (_ for _ in ()).throw(RuntimeError("status code 500: the node is gone"))
     state, _, told = follow(client)
     assert state.exit_code == 7
     assert "cannot be read" in told[0]

@@ -5,10 +5,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from cluster.dashboard import address_of, connect
+from cluster.dashboard import address_of, connect, token_of
 from cluster.job_state import JobState
 from cluster.job_views import ending, lines_of
 from cluster.jobs import Jobs, within
@@ -65,7 +66,7 @@ def test_a_job_that_nobody_knows_is_named():
 
 def test_a_refused_submission_tells_why_without_the_variables():
     client = FakeClient([MISSING])
-    client.submit_job = lambda **job: (_ for _ in ()).throw(RuntimeError(f"Request failed with status code 500: {job}"))  # type: ignore[method-assign]
+    client.submit_job = lambda **job: (_ for _ in ()).throw(RuntimeError(f"Request failed with status code 500: {job}"))
     with pytest.raises(ClusterError) as error:
         jobs_of(client).submit("id", "python -m raytrain", "tree.zip", {"KEY": "hunter2hunter2"})
     assert_three_parts(error.value, "http://head:8265", "status code 500", "***")
@@ -74,7 +75,7 @@ def test_a_refused_submission_tells_why_without_the_variables():
 
 def test_a_submission_whose_answer_is_lost_counts_where_the_job_is_there():
     client = FakeClient(["PENDING"])
-    client.submit_job = lambda **job: (_ for _ in ()).throw(ConnectionError("reset"))  # type: ignore[method-assign]
+    client.submit_job = lambda **job: (_ for _ in ()).throw(ConnectionError("reset"))
     jobs_of(client).submit("id", "python -m raytrain", "tree.zip", {})
 
 
@@ -114,6 +115,41 @@ def test_an_address_with_a_password_or_of_ray_client_is_refused(address: str):
         address_of(address, {})
     assert_three_parts(error.value)
     assert "hunter2" not in str(error.value)
+
+
+def test_the_token_is_read_where_ray_reads_it(tmp_path: Path):
+    (tmp_path / "token").write_text("from a file\n")
+    path = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    assert token_of(path) == "from a file"
+    assert token_of({**path, "RAY_AUTH_TOKEN": "from the shell"}) == "from the shell"
+    assert token_of({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}) is None
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """A dashboard behind a token."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "Bearer right"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(b'{"ray_version": "2.60.0"}' if known else b"Unauthorized")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_cluster_that_asks_for_its_token_gets_it(monkeypatch: pytest.MonkeyPatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+        assert connect(address).address == address
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
+        with pytest.raises(ClusterError) as error:
+            connect(address)
+        server.shutdown()
+    assert_three_parts(error.value, "a token it refuses", "RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
+    assert "wrong" not in str(error.value)
 
 
 @pytest.fixture
