@@ -64,8 +64,9 @@ def connect(address: str, limit_s: float = CONNECT_LIMIT_S) -> Jobs:
                 raise
             return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
 
-    # It tells every upload and every closed stream.
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+    # They tell every upload and every closed stream.
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         with _named_address(address):
             client = within(limit_s, open_client)
