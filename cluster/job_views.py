@@ -3,22 +3,15 @@
 import time
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from cluster.job_state import JobState
 
 
-def table_of(states: Sequence[JobState]) -> Table:
-    """One row a job."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("job", "status", "began", "took", "command"):
-        table.add_column(title, no_wrap=title != "command", overflow="fold")
-    for state in states:
-        cells = (state.job_id, _status(state), _clock(state.began_s), _took(state), state.entrypoint)
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+def list_of(states: Sequence[JobState]) -> str:
+    """One line a job, never cut: an id is there to be copied."""
+    rows = [(state.job_id, _status(state), _clock(state.began_s), _took(state), state.entrypoint) for state in states]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)] if rows else []
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    return "\n".join(lines) or "no jobs"
 
 
 def lines_of(state: JobState) -> str:

@@ -222,8 +222,8 @@ def submit(
 
     The working tree goes along: what git has or would add, without data/, runs/ and files of secrets. Ctrl-C leaves the job running.
 
-    Ray keeps the command, the log and the values of --env, unencrypted, and gives them to whoever reaches the dashboard; raytrain
-    shows and writes none of those values. Where nodes have a role of their own (an instance profile), pass no keys at all.
+    Ray keeps the command, the log and the values of --env, unencrypted, gives them to whoever reaches the dashboard, and writes the
+    values to its logs on the nodes; raytrain shows and writes none. Where nodes have a role (an instance profile), pass no keys at all.
     """
     from cluster.submit import SubmitOptions
     from cluster.submit import submit as submit_job

@@ -21,9 +21,9 @@ Address = Annotated[
 def list_jobs(address: Address = None) -> None:
     """Jobs that were submitted to the cluster, oldest first."""
     from cluster.dashboard import address_of, connect
-    from cluster.job_views import table_of
+    from cluster.job_views import list_of
 
-    console.print(table_of(connect(address_of(address)).states()))
+    console.print(list_of(connect(address_of(address)).states()), markup=False, highlight=False)
 
 
 @job_app.command()

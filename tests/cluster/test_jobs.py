@@ -11,7 +11,7 @@ import pytest
 
 from cluster.dashboard import address_of, connect, token_of
 from cluster.job_state import JobState
-from cluster.job_views import ending, lines_of
+from cluster.job_views import ending, lines_of, list_of
 from cluster.jobs import Jobs, within
 from raytrain.errors import ClusterError, ConfigError, RunError
 from tests.cluster.fake_jobs import FakeClient
@@ -84,6 +84,15 @@ def test_variables_of_a_job_are_in_nothing_that_is_shown():
     state = jobs_of(client).state("only")
     assert "hunter2" not in lines_of(state) + state.message + state.hide("a log with hunter2hunter2 and s3://a:hunter2@b")
     assert "why      env_vars: {KEY: ***}" in lines_of(state)
+
+
+def test_a_list_of_jobs_cuts_no_id():
+    long = "train-" + "x" * 50 + "-1122-005501-3436"
+    failed = JobState("b", "FAILED", driver_exit_code=2)
+    lines = list_of([JobState(long, "SUCCEEDED", "python -m raytrain train a.yaml"), failed]).splitlines()
+    assert lines[0].split() == [long, "SUCCEEDED", "python", "-m", "raytrain", "train", "a.yaml"]
+    assert lines[1].split() == ["b", "FAILED,", "exit", "code", "2"]
+    assert list_of([]) == "no jobs"
 
 
 def test_a_call_that_hangs_is_given_up():
