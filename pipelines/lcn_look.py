@@ -22,8 +22,7 @@ from pipelines.lcn_run import LcnRun, open_lcn
 from raytrain.data.planted import TRUTH_FILE
 from raytrain.errors import RaytrainError, RunError
 from raytrain.run import read_result
-from raytrain.storage import Storage
-from raytrain.training.report import masked
+from raytrain.storage import Storage, masked
 
 Numbers = dict[str, Any]
 

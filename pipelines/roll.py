@@ -24,7 +24,7 @@ from pipelines.roll_store import RollStore
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
-from raytrain.training.report import masked
+from raytrain.storage import masked
 
 
 def run_roll(

@@ -15,7 +15,8 @@ from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_stage import RollPlan
 from pipelines.roll_store import RollStore, finite
 from raytrain.data.contract import Contract
-from raytrain.training.report import METRIC_TITLES, masked, number, render, signed
+from raytrain.storage import masked
+from raytrain.training.report import METRIC_TITLES, number, render, signed
 
 Result = dict[str, Any]
 

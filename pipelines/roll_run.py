@@ -16,7 +16,7 @@ from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract
 from raytrain.data.days import contract_of
 from raytrain.errors import RaytrainError, RunError
-from raytrain.training.report import masked
+from raytrain.storage import masked
 
 Train = Callable[[JobConfig, Console, bool], dict[str, Any]]
 """(job, console, whether to go on with a run of that name) -> result"""

@@ -20,8 +20,7 @@ from pipelines.study_compare import PREDICTIONS, read_predictions
 from raytrain.data.contract import Contract
 from raytrain.data.manifest_cache import list_data_files
 from raytrain.errors import RaytrainError
-from raytrain.storage import Storage
-from raytrain.training.report import masked
+from raytrain.storage import Storage, masked
 
 LATE_SCORES = "late_scores.json"
 """Metrics of a day whose rows came after its model was trained."""

@@ -24,8 +24,7 @@ from pipelines.study_plan import Cell, Preset, Study, cells_of, load_study, pair
 from pipelines.study_report import write_study_report
 from pipelines.study_search import chosen_overrides, search
 from raytrain.data.contract import Contract
-from raytrain.storage import Storage
-from raytrain.training.report import masked
+from raytrain.storage import Storage, masked
 
 Outcome = Mapping[str, Any]
 """A cell's record, or what a search or a measurement found."""

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from pipelines.study_plan import Cell
 from raytrain.config import JobConfig
-from raytrain.storage import Storage
-from raytrain.training.report import masked
+from raytrain.storage import Storage, masked
 
 Train = Callable[[JobConfig, Console], dict[str, Any]]
 

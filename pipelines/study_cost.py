@@ -22,8 +22,7 @@ from pipelines.study_plan import Cell
 from raytrain.adsnet_config import AdsnetModel
 from raytrain.errors import ConfigError, RunError
 from raytrain.models.declared import DECLARED
-from raytrain.storage import Storage
-from raytrain.training.report import masked
+from raytrain.storage import Storage, masked
 
 MeasureCost = Callable[[CostRequest], MeasuredCost]
 Record = dict[str, Any]

@@ -1,14 +1,19 @@
 """The ``raytrain`` command: parse -> config -> one library call."""
 
 import json
+import os
 import sys
 from datetime import date
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from raytrain.errors import ConfigError, RaytrainError
+from raytrain.job_cli import Address, job_app
+
+if TYPE_CHECKING:
+    from cluster.submission import Request
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Cross-domain advertising and recommendation models on Ray and TorchRec.",
 )
+app.add_typer(job_app, name="job")
 console = Console(soft_wrap=True)
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. training.epochs=3")]
@@ -306,6 +312,52 @@ def launcher(
 
     config = load_cluster(cluster, overrides or ())
     typer.echo(header(config) + to_yaml(launcher_config(config, provider)), nl=False)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    arguments: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What would be typed here after `raytrain`")],
+    address: Address = None,
+    name: Annotated[str | None, typer.Option(help="What the job's id begins with; the command and its config when left out")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A variable of this shell that the job gets; no other goes along")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and end; the job goes on")] = False,
+    limit_mib: Annotated[float, typer.Option(min=0.0, help="Largest working tree that is sent, before compression")] = 64.0,
+) -> None:
+    """Run train, roll, sweep, study, prepare, evaluate or predict on a Ray cluster; exits as the job does.
+
+    [dim]raytrain submit -- train pipelines/configs/movielens_din.yaml data.path=s3://bucket/movielens run.storage_path=s3://bucket/runs[/dim]
+
+    [dim]raytrain submit --address http://head:8265 --env AWS_ACCESS_KEY_ID --env AWS_SECRET_ACCESS_KEY --detach -- roll ROLL.yaml[/dim]
+
+    The working tree goes along: what git has or would add, without data/, runs/ and files of secrets. Ctrl-C leaves the job running.
+
+    Ray keeps the command, the log and the values of --env, unencrypted, gives them to whoever reaches the dashboard, and writes the
+    values to its logs on the nodes; raytrain shows and writes none. Where nodes have a role (an instance profile), pass no keys at all.
+    """
+    from cluster.submit import SubmitOptions
+    from cluster.submit import submit as submit_job
+
+    options = SubmitOptions(address, name, tuple(env or ()), detach, limit_mib)
+    raise typer.Exit(submit_job(request_of(arguments), options, os.environ, console))
+
+
+def request_of(arguments: list[str]) -> "Request":
+    """A command line as its own command understands it, so that a wrong option is said before a job waits for its turn."""
+    from cluster.submission import Request, check_command
+
+    command, *rest = arguments
+    check_command(command)
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    if command not in known:
+        raise ConfigError(f"A job runs a command of raytrain. Received: {command}, which this version lacks. Update raytrain.")
+    params = known[command].make_context(f"raytrain submit -- {command}", list(rest)).params
+    options = {"--output": params.get("output"), "--input": params.get("data")}
+    paths = [(name, path) for name, path in options.items() if path]
+    paths += [("--baseline", path) for path in params.get("baseline") or ()]
+    subject = params.get("config") or params.get("sweep") or params["run"]
+    return Request(command, tuple(rest), subject, tuple(params.get("overrides") or ()), tuple(paths))
 
 
 def day_of(text: str | None, option: str) -> date | None:

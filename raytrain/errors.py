@@ -8,6 +8,7 @@ RaytrainError
  |- StorageError     a write that a file system refused; an OSError too
  |- CursorError      rows counted twice, or a cursor of other data
  |- ResourceError    more CPUs or memory asked for than there are
+ |- ClusterError     a Ray cluster's dashboard that cannot be reached, or refuses
  |- TablesError      embedding tables and their backend
  |- RunError         a run directory: taken, missing, or not finished
 """
@@ -50,6 +51,12 @@ class CursorError(RaytrainError):
 
 class ResourceError(RaytrainError):
     """The cluster has less than the job asks for."""
+
+
+class ClusterError(RaytrainError):
+    """The dashboard of a Ray cluster cannot be reached, or refused a request."""
+
+    retryable = True
 
 
 class TablesError(RaytrainError):

@@ -26,13 +26,25 @@ HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _SECRET = re.compile(r"://[^/?]*@|[?&][\w-]*(key|secret|token|password|signature)[\w-]*=", re.IGNORECASE)
 
 
+def has_credentials(text: str) -> bool:
+    """Whether a URI in the text carries a user, a key or a token."""
+    return bool(_SECRET.search(text)) or masked(text) != text
+
+
+def masked(text: str) -> str:
+    """The text with credentials in URIs replaced by ***: user information, and query values whose name says they are secret."""
+    # The first branch runs to the last @ of the word, since a password may hold one, or a slash, unquoted.
+    text = re.sub(r"://(?:[^\s/@:]*:\S*@|[^\s/@]*@)", "://***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:key|secret|token|password|sig|signature|credential)[\w-]*=)[^&\s'\"]+", r"\1***", text)
+
+
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """File system and path inside it; a bare path is made absolute.
 
     Raises:
         ConfigError: pyarrow knows no such file system, or cannot reach it.
     """
-    if _SECRET.search(uri):
+    if has_credentials(uri):
         raise ConfigError(
             "Credentials must not stand in a path, which is printed and saved. Received: a URI with a user, a key or a token. "
             "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store reads from the environment."

@@ -30,7 +30,9 @@ LAYERS = (
     ("raytrain.training",),
     ("raytrain.run",),
     ("pipelines", "tuning", "cluster"),
+    ("raytrain.job_cli",),
     ("raytrain.cli",),
+    ("raytrain.__main__",),
 )
 # What cluster/ may see: what loads no torch.
 TORCH_FREE = (
@@ -179,6 +181,13 @@ def test_what_the_driver_reads_first_loads_no_torch():
         "    heavy = {'torch', 'torchrec', 'fbgemm_gpu'} & set(sys.modules)\n"
         "    assert not heavy, f'importing {name} loads {heavy}'\n"
     )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_cluster_loads_no_ray():
+    cluster = tuple(module_of(file) for file in FILES if within(module_of(file), ("cluster",)))
+    code = f"import importlib, sys\nfor name in {cluster!r}: importlib.import_module(name)\nassert 'ray' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

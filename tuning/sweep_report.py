@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raytrain.storage import Storage
-from raytrain.training.report import masked, number, render
+from raytrain.storage import Storage, masked
+from raytrain.training.report import number, render
 from tuning.importance import importances
 from tuning.plan import SweepPlan
 from tuning.space import overrides_of

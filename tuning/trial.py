@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 
 from raytrain.run import Watch
-from raytrain.training.report import masked
+from raytrain.storage import masked
 from tuning.plan import Task
 from tuning.sweep_config import higher_is_better
 from tuning.tasks import Pulse, Values, run_task

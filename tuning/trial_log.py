@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from raytrain.storage import Storage
-from raytrain.training.report import masked
+from raytrain.storage import Storage, masked
 from tuning.space import Params
 
 Status = Literal["running", "finished", "stopped", "failed"]

@@ -4,7 +4,6 @@ The page answers in this order: how good, compared with what, how it got there, 
 """
 
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raytrain.metrics.order import HIGHER_IS_BETTER
-from raytrain.storage import Storage
+from raytrain.storage import Storage, masked
 from raytrain.training.curves import charts
 from raytrain.training.gain_report import ledger_table
 
@@ -75,13 +74,6 @@ def render(template: str, **values: object) -> str:
         loader=PackageLoader("raytrain", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(template).render(**values)
-
-
-def masked(text: str) -> str:
-    """The text with credentials in URIs replaced by ***: user information, and query values whose name says they are secret."""
-    # The first branch runs to the last @ of the word, since a password may hold one, or a slash, unquoted.
-    text = re.sub(r"://(?:[^\s/@:]*:\S*@|[^\s/@]*@)", "://***@", text)
-    return re.sub(r"(?i)([?&][\w-]*(?:key|secret|token|password|sig|signature|credential)[\w-]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def number(value: float | None, digits: int = 4) -> str:

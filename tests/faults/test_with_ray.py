@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from tests.faults.driver import KINDS
+from tests.faults.shaky_s3 import KINDS as SHAKES
+from tests.faults.shaky_s3 import shaky_bucket
 from tests.faults.with_ray import SETTINGS, run_seed
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -21,6 +23,13 @@ def test_a_killed_run_counts_every_row_once(seed, kind):
 @pytest.mark.slow
 def test_data_is_exact_with_the_run_on_s3(s3_bucket):
     assert run_seed(105, runs=f"{s3_bucket}/faults", kinds=(KINDS[2], KINDS[4])).fired
+
+
+@pytest.mark.slow
+def test_data_is_exact_with_everything_on_an_s3_of_which_a_twentieth_of_the_requests_fail():
+    with shaky_bucket(share=0.05, seed=1) as (uri, proxy):
+        assert run_seed(106, runs=uri, kinds=(KINDS[2], KINDS[6]), data_too=True).fired
+    assert set(proxy.fired) == set(SHAKES), proxy.fired
 
 
 @pytest.mark.slow

@@ -50,11 +50,12 @@ class Outcome:
     wall_s: float
 
 
-def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS) -> Outcome:
+def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS, data_too: bool = False) -> Outcome:
     """Runs one seed to its end.
 
     Args:
         runs: where the run directory lies; a temporary directory when left out.
+        data_too: the data set lies there as well.
 
     Raises:
         AssertionError: a row was counted too often or too seldom, or a launch hung; the message has the seed and the story.
@@ -64,6 +65,7 @@ def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS)
         data, run = f"{directory}/data", f"{runs or directory}/seed-{seed}"
         num_target, num_source = draw.integers(120, 260, size=2).tolist()
         write_counting_dataset(data, num_target, num_source, row_group_rows=int(draw.integers(10, 60)))
+        served = _copied(data, f"{runs}/data-{seed}") if data_too else data
         overrides = [
             f"run.name=seed-{seed}",
             f"training.deterministic={bool(draw.integers(4))}",
@@ -87,7 +89,7 @@ def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS)
                 f"scaling.max_failures={draw.integers(3)}",
             ]
             resume = Storage(run).exists("config.yaml")
-            spec = {"data": data, "runs": runs or directory, "overrides": overrides + scaling, "resume": resume, "fault": fault}
+            spec = {"data": served, "runs": runs or directory, "overrides": overrides + scaling, "resume": resume, "fault": fault}
             finished = _launch(spec, f"seed {seed}", story)
             came = fault is not None and Path(str(fault["marker"])).exists()
             fired += [str(fault["kind"])] if fault and came else []
@@ -106,6 +108,14 @@ def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS)
         except AssertionError as err:
             raise AssertionError(f"seed {seed} counted wrongly: {err}; {story}") from err
     return Outcome(seed, tuple(story), tuple(fired), time.monotonic() - started)
+
+
+def _copied(directory: str, uri: str) -> str:
+    storage = Storage(uri)
+    for file in Path(directory).rglob("*"):
+        if file.is_file():
+            storage.write_bytes(str(file.relative_to(directory)), file.read_bytes())
+    return uri
 
 
 def _launch(spec: dict[str, Any], name: str, story: list[str]) -> bool:

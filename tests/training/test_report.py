@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from raytrain.storage import Storage
+from raytrain.storage import Storage, masked
 from raytrain.training.curves import smoothed
 from raytrain.training.gain_log import last_ledger
-from raytrain.training.report import masked, write_report
+from raytrain.training.report import write_report
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
