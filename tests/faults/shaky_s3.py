@@ -66,6 +66,17 @@ class ShakyProxy:
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward  # noqa: N815
 
+            def body(self) -> bytes:
+                if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                parts = []
+                while length := int(self.rfile.readline().split(b";")[0], 16):
+                    parts.append(self.rfile.read(length))
+                    self.rfile.readline()
+                while self.rfile.readline().strip():
+                    """Trailers: checksums, which the server makes anew."""
+                return b"".join(parts)
+
             def answer(
                 self, status: int, headers: list[tuple[str, str]], data: bytes, length: int | None = None, cut: bool = False
             ) -> None:
