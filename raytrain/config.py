@@ -202,6 +202,8 @@ class ScalingSection(Section):
     """Worker crashes after which a run goes on from its last checkpoint; -1 for any number. Preemptions are not counted."""
     resize_interval_s: PositiveFloat = 60.0
     """How often elastic workers look for room to grow."""
+    wait_for_nodes_s: NonNegativeFloat = 0.0
+    """On a cluster that grows: how long it is asked for nodes before a job that does not fit is refused. 0 refuses at once."""
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None
     """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raytrain.config import JobConfig
@@ -17,6 +18,19 @@ class Needs:
     num_streams: int
     cpus_per_read_task: float
     num_gpus: int = 0
+    wait_s: float = 0.0
+    """How long a cluster that grows is given."""
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What a cluster that grows is asked for: a worker, or a read task, is on one node."""
+        worker = {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.num_gpus else {})
+        return [worker] * self.num_workers + [{"CPU": self.cpus_per_read_task}] * (self.num_streams if self.cpus_per_read_task else 0)
+
+    def fits(self, resources: Mapping[str, float]) -> bool:
+        """Whether the cluster's ``resources``, as Ray names them, hold it."""
+        # Ray counts CPUs in ten-thousandths; a sum of floats may miss by less.
+        return self.total <= resources.get("CPU", 0.0) + 1e-6 and self.num_gpus <= resources.get("GPU", 0.0)
 
     @property
     def total(self) -> float:
@@ -75,7 +89,9 @@ def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
     scaling = job.scaling
     num_gpus = scaling.min_workers if scaling.use_gpu else 0
     cpus_per_read_task = 0.0 if scaling.elastic else job.data.cpus_per_read_task
-    return Needs(scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, cpus_per_read_task, num_gpus)
+    return Needs(
+        scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, cpus_per_read_task, num_gpus, scaling.wait_for_nodes_s
+    )
 
 
 def num_training_streams(job: JobConfig) -> int:

@@ -11,6 +11,7 @@ from raytrain.config import JobConfig
 from raytrain.errors import ResourceError
 from raytrain.resources import Needs, cluster_address, is_alone, needs_of, num_training_streams
 from raytrain.settings import with_overrides
+from raytrain.training.launch import wait_for_nodes
 from tests.messages import assert_three_parts
 
 
@@ -76,3 +77,20 @@ def test_a_cluster_is_joined_only_by_its_address(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert cluster_address() == "10.0.0.2:6379"
     assert not is_alone()
+
+
+def test_a_cluster_that_grows_is_asked_once_and_the_request_is_taken_back():
+    needs = needs_of(job_for("scaling.num_workers=2", "scaling.use_gpu=true", "scaling.wait_for_nodes_s=30"), 1)
+    nodes = iter([{"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 4.0}, {"CPU": 4.0, "GPU": 2.0}])
+    asked = []
+    wait_for_nodes(needs, lambda: next(nodes), lambda bundles: asked.append(bundles), poll_s=0.001)
+    assert asked == [[{"CPU": 1.0, "GPU": 1.0}] * 2 + [{"CPU": 0.5}] * 2, []]
+    assert next(nodes, None) is None
+
+
+def test_a_cluster_that_does_not_grow_is_given_up_and_one_that_is_large_enough_not_asked():
+    needs, asked = Needs(4, 1.0, 1, 0.5, wait_s=0.02), []
+    wait_for_nodes(needs, lambda: {"CPU": 1.0}, lambda bundles: asked.append(len(bundles)), poll_s=0.005)
+    assert asked == [5, 0]
+    wait_for_nodes(needs, lambda: {"CPU": 8.0}, lambda bundles: asked.append(len(bundles)))
+    assert asked == [5, 0]

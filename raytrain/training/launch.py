@@ -2,18 +2,21 @@
 
 import logging
 import os
+import time
+from collections.abc import Callable, Mapping
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from raytrain.config import JobConfig
 from raytrain.resources import Needs, cluster_address
 
 
 def connect(needs: Needs) -> None:
-    """Checks the arithmetic, then connects to the cluster (RAY_ADDRESS, or inside a Ray job) or starts a local one.
+    """Connects to the cluster (RAY_ADDRESS, or inside a Ray job) or starts a local one, and checks the arithmetic.
 
     Raises:
-        ResourceError: the job does not fit.
+        ResourceError: the job does not fit, also after ``scaling.wait_for_nodes_s`` where a cluster may grow.
     """
     if not ray.is_initialized():
         local = cluster_address() is None
@@ -26,9 +29,28 @@ def connect(needs: Needs) -> None:
         # A task's warnings would interleave with progress lines; failures reach the driver as exceptions.
         # Without an address Ray would join whatever cluster somebody has started on this machine.
         ray.init("local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
+    if needs.wait_s and cluster_address() is not None:
+        wait_for_nodes(needs, ray.cluster_resources, request_resources)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
     needs.check_gpus(resources.get("GPU", 0.0))
+
+
+def wait_for_nodes(needs: Needs, resources: Callable[[], Mapping[str, float]], request: Callable[..., None], poll_s: float = 1.0) -> None:
+    """Asks the cluster's autoscaler for what is missing and waits until it is there, or ``needs.wait_s`` are over.
+
+    Args:
+        resources: what the cluster has now.
+        request: ``ray.autoscaler.sdk.request_resources``.
+    """
+    if needs.fits(resources()):
+        return
+    request(bundles=needs.bundles)
+    limit = time.monotonic() + needs.wait_s
+    while not needs.fits(resources()) and time.monotonic() < limit:
+        time.sleep(poll_s)
+    # A request stands until it is taken back; nodes that came stay a while, and then hold the workers.
+    request(bundles=[])
 
 
 def threads_per_worker(job: JobConfig) -> int:

@@ -19,7 +19,7 @@ import pytest
 INTERNAL_ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
 KINDS = ("500", "reset before", "reset amid", "slow")
 """reset before: the request never arrives. reset amid: it is done, and half of its answer comes. slow: an answer after SLOW_S."""
-SLOW_S = 1.5
+SLOW_S = 1.0
 
 
 class ShakyProxy:
