@@ -11,7 +11,6 @@ from cluster.exchange import DenseSize, Exchange, exchange_of
 from cluster.measured import COSTS, TENSOR_FILE_BYTES, Cost
 from cluster.stream_size import StreamSize, batch_bytes, cursor_bytes, history_bytes_per_sample, streams_of
 from raytrain.config import JobConfig
-from raytrain.embeddings.plan import FLOAT_BYTES
 from raytrain.footprint import RUN_BYTES, Footprint, footprint_of
 from raytrain.models.declared import declared_histories, declared_tables
 
@@ -71,7 +70,7 @@ class Capacity:
         """Of the machine of one worker: itself amid a checkpoint, a read task of every stream, its share of the object store."""
         footprint = self.footprint
         store = -(-footprint.store // self.num_workers)
-        return footprint.a_worker(self.job.scaling.use_gpu) + self.batch + self.snapshot + footprint.window + store
+        return footprint.a_worker(self.job.scaling.use_gpu) + self.batch + self.dense.buffer_bytes + footprint.window + store
 
     @property
     def driver(self) -> int:
@@ -82,21 +81,20 @@ class Capacity:
     def cursor(self) -> int:
         return cursor_bytes(self.streams)
 
-    @cached_property
+    @property
     def saved_tables(self) -> tuple[int, ...]:
-        """[R]: frozen tables are another run's, and are not saved again."""
-        sizes = [planned.bytes_per_rank for planned in self.footprint.tables if planned.optimizer != "frozen"]
-        return tuple(map(sum, zip(*sizes, strict=True))) or (0,) * self.num_workers
+        """[R]"""
+        return self.footprint.saved_tables
 
     @property
     def saved_dense(self) -> int:
         """The network with its buffers and optimizer, which one rank writes."""
-        return FLOAT_BYTES * self.dense.num_parameters * (1 + self.footprint.dense_state_floats) + self.dense.buffer_bytes
+        return self.footprint.saved_dense + self.dense.buffer_bytes
 
     @property
     def snapshot(self) -> int:
-        """What a checkpoint copies on the fullest rank while it is written: seen is 132 MiB, for a part of 131."""
-        return max(self.saved_tables) + self.saved_dense
+        """What a checkpoint copies on the fullest rank while it is written."""
+        return self.footprint.snapshot + self.dense.buffer_bytes
 
     @property
     def saved_tensors(self) -> int:

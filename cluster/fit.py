@@ -97,7 +97,8 @@ def _check_memory(name: str, job: JobConfig, footprint: Footprint, place: Place,
 
 def _arithmetic(footprint: Footprint, use_gpu: bool, node: Node, num_workers: int) -> str:
     kept = f" + kept validation rows {size(footprint.kept_validation)}" if footprint.kept_validation else ""
-    each = f"process {size(PROCESS_BYTES)}{'' if use_gpu else ' + ' + _model(footprint)}{kept}"
+    model = "" if use_gpu else f" + {_model(footprint)}"
+    each = f"process {size(PROCESS_BYTES)}{model}{kept} + a checkpoint's copy {size(footprint.snapshot)}"
     parts = [f"{num_workers} worker(s) x ({each})", f"read tasks {size(footprint.window)}", f"object store {size(footprint.store)}"]
     return " + ".join([*parts, f"driver and Ray {size(RUN_BYTES)}"] if node.starts_ray else parts)
 

@@ -86,7 +86,7 @@ def runs(directory: Path, workers: int) -> Iterator[Row]:
     cursors = [path.stat().st_size for path in run.glob("checkpoints/*/*/cursor.parquet")]
     yield Row(f"the largest of {len(cursors)} cursors, {on}", capacity.cursor / 1024, max(cursors) / 1024, "KiB")
     footprint = capacity.footprint
-    predicted = (footprint.a_worker(False) + capacity.batch + capacity.snapshot) / MIB
+    predicted = (footprint.a_worker(False) + capacity.batch + capacity.dense.buffer_bytes) / MIB
     yield Row(f"a worker's memory, its share of shared pages counted, {on}", predicted, private_mib, "MiB")
     yield Row(f"the same with shared pages whole (peak RSS), {on}", predicted, max(worker["peak_rss_mib"]), "MiB")
     yield Row(f"training speed, {on}", capacity.samples_per_s or 0, result["train_samples_per_s"], "samples/s")
