@@ -1,4 +1,4 @@
-"""Who may write a roll's directory: one roll at a time. Torch-free."""
+"""Who may write the directory of a roll, or of a sweep: one at a time. Torch-free."""
 
 import json
 import os
@@ -21,15 +21,16 @@ RENEWAL_S = 10.0
 
 
 class LeaseLostError(RunError):
-    """Another roll works in this directory now."""
+    """Another roll, or sweep, works in this directory now."""
 
 
 class Lease(AbstractContextManager["Lease"]):
-    """One roll at a time in a directory. It is renewed while it is held; a holder that died loses it after ``LEASE_S``, or at once where
-    it ran on this machine."""
+    """One at a time in a directory. It is renewed while it is held; a holder that died loses it after ``LEASE_S``, or at once where it ran
+    on this machine."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, kind: str = "roll") -> None:
+        """``kind``: what messages call it, roll or sweep."""
+        self._storage, self._kind = storage, kind
         self._owner = secrets.token_hex(8)
         self._stop = threading.Event()
         self._lost: str | None = None
@@ -39,8 +40,8 @@ class Lease(AbstractContextManager["Lease"]):
         holder = self._read()
         if holder is not None and _is_held(holder):
             raise RunError(
-                f"One roll at a time works in a directory. Received: {self._storage.uri}, held by process {holder['pid']} on "
-                f"{holder['host']} since {holder['since']}. Let it go on, or end it and roll again."
+                f"One {self._kind} at a time works in a directory. Received: {self._storage.uri}, held by process {holder['pid']} on "
+                f"{holder['host']} since {holder['since']}. Let it go on, or end it and {self._kind} again."
             )
         self._write(datetime.now(UTC).isoformat(timespec="seconds"))
         # Two that found it free at one time both wrote; the last one has it.
@@ -64,8 +65,8 @@ class Lease(AbstractContextManager["Lease"]):
             self._lost = f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
         if self._lost is not None:
             raise LeaseLostError(
-                f"One roll at a time works in a directory. Received: {self._storage.uri}, now held by {self._lost}. "
-                "Let that one go on, or roll again."
+                f"One {self._kind} at a time works in a directory. Received: {self._storage.uri}, now held by {self._lost}. "
+                f"Let that one go on, or {self._kind} again."
             )
 
     def _renew(self) -> None:

@@ -29,9 +29,11 @@ def write_roll_report(
     plans: Mapping[str, RollPlan],
     console: Console,
 ) -> Result:
-    """Measures what the arms have served and writes both files; returns what roll.json holds."""
+    """Measures what the arms have served on the days that were asked for and writes both files; returns what roll.json holds."""
     full = plans[REFERENCE]
-    rows = {name: served_rows(store, found) for name, found in outcomes.items()}
+    # A model that goes on from yesterday's needs the days before the first one: those are nobody's question here.
+    asked = {name: [outcome for outcome in found if outcome.planned.stage.day >= plans[name].first] for name, found in outcomes.items()}
+    rows = {name: served_rows(store, found) for name, found in asked.items()}
     if roll.num_resamples and len(rows) > 1:
         console.print(f"comparing {len(rows)} arms, {roll.num_resamples:,} resamples of users each", highlight=False)
     away = {name: days_away(contract, roll.data_path, own, roll.forgetting.back_days) for name, own in rows.items()}

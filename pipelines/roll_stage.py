@@ -54,6 +54,8 @@ class RollPlan:
     stages: tuple[PlannedStage, ...]
     contract: Contract
     natural: str
+    first: date
+    """The first day that was asked for."""
 
 
 def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None = None) -> RollPlan:
@@ -77,7 +79,7 @@ def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None
     for stage in in_order(chain.served(first, last)):
         parents = tuple(planned[parent] for parent in stage.parents)
         planned[stage] = PlannedStage(stage, _job(roll, stage, parents, contract, natural), parents)
-    return RollPlan(arm, tuple(planned.values()), contract, natural)
+    return RollPlan(arm, tuple(planned.values()), contract, natural, first)
 
 
 def _job(roll: Roll, stage: Stage, parents: tuple[PlannedStage, ...], contract: Contract, natural: str) -> JobConfig:

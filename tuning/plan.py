@@ -3,6 +3,8 @@
 A trial is one task a seed: a mapping that its process takes (``tuning.tasks``).
 """
 
+import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from raytrain.errors import ConfigError
 from raytrain.models.declared import DECLARED
 from raytrain.resources import Needs, needs_of, num_training_streams
 from raytrain.settings import flat_keys, parse_yaml, with_overrides
-from raytrain.storage import Storage
+from raytrain.storage import Storage, has_credentials
 from tuning.space import Params, overrides_of, points_to_check
 from tuning.sweep_config import Stopping, Sweep
 
@@ -43,11 +45,18 @@ class SweepPlan(ABC):
             ConfigError: the base, or what the space may make of it, is not right; ContractError where there is no data.
         """
         self.sweep, self._values, self._origin = sweep, values, origin
-        twice = [key_of(override) for override in sweep.overrides if key_of(override) in (*self.set_by_sweep, *keys_of(sweep))]
+        overridden, varied = [key_of(override) for override in sweep.overrides], keys_of(sweep)
+        twice = [key for key in overridden if _collides(key, (*self.set_by_sweep, *varied))]
         if twice:
             raise ConfigError(
                 f"{origin}: A sweep itself sets {', '.join(self.set_by_sweep)} and the keys of its space. "
                 f"Received: {twice[0]} among the overrides. Change seeds, work_dir or space."
+            )
+        taken = [key for place, key in enumerate(varied) if _collides(key, (*self.set_by_sweep, *varied[:place]))]
+        if taken:
+            raise ConfigError(
+                f"{origin}: A key is set in one place, and a sweep itself sets {', '.join(self.set_by_sweep)}. "
+                f"Received: {taken[0]} in space. Remove it, or change seeds."
             )
         self.check(())
         for params in points_to_check(sweep.space, NUM_CHECKED_DRAWS):
@@ -74,9 +83,8 @@ class SweepPlan(ABC):
     @abstractmethod
     def default_objective(self) -> str: ...
 
-    @property
-    def num_evaluations(self) -> int:
-        """At which a trial is looked at while it trains."""
+    def num_evaluations_of(self, params: Params) -> int:
+        """At which such a trial is looked at while it trains, the last one included."""
         return 0
 
     @abstractmethod
@@ -97,8 +105,22 @@ class SweepPlan(ABC):
 
     @property
     def stopping(self) -> Stopping | None:
-        """Null where trials train to their ends."""
-        return self.sweep.stopping if len(self.objectives) == 1 and self.objectives[0] != "train_s" and self.num_evaluations else None
+        """Null where trials train to their ends; see ``why_no_stopping``."""
+        return None if self.why_no_stopping else self.sweep.stopping
+
+    @property
+    def why_no_stopping(self) -> str:
+        """ "" where trials may be stopped."""
+        if self.sweep.stopping is None:
+            return "stopping=null"
+        if len(self.objectives) > 1 or self.objectives[0] == "train_s":
+            return "cost is known at the end alone"
+        if self.sweep.method == "evolution":
+            return "a population consists of trials that finished"
+        num = self.num_evaluations_of({})
+        if num <= self.sweep.stopping.first_evaluation:
+            return f"a trial has {num} evaluations, and the last one is paid for"
+        return ""
 
     @property
     def default_params(self) -> Params | None:
@@ -106,7 +128,8 @@ class SweepPlan(ABC):
         flat, found = self.flat_base(), {}
         for knob, distribution in self.sweep.space.items():
             values = [flat.get(key) for key in split_knob(knob)]
-            if values.count(values[0]) < len(values) or not distribution.holds(values[0]):
+            unknown = any(key not in flat for key in split_knob(knob))
+            if unknown or values.count(values[0]) < len(values) or not distribution.holds(values[0]):
                 return None
             found[knob] = values[0]
         return found
@@ -164,9 +187,13 @@ class JobPlan(SweepPlan):
     def default_objective(self) -> str:
         return self.base.training.early_stopping.metric
 
-    @property
-    def num_evaluations(self) -> int:
-        return self.base.training.epochs * self.base.training.evals_per_epoch
+    def num_evaluations_of(self, params: Params) -> int:
+        job = self._job(overrides_of(params))
+        num_rows = self.contract.domains[self.contract.target].splits["train"].num_rows
+        steps_per_epoch = -(-num_rows // job.data.batch_size)
+        num_steps = min(job.training.epochs * steps_per_epoch, job.training.max_steps or sys.maxsize)
+        # The last step is evaluated whether it is due or not.
+        return -(-num_steps * job.training.evals_per_epoch // steps_per_epoch)
 
     def flat_base(self) -> dict[str, Any]:
         return flat_keys(self.base.model_dump(mode="json"))
@@ -202,6 +229,11 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
     of_trials = tuple(override for override in overrides if override not in own)
     base = sweep.base if isinstance(sweep.base, dict) else parse_yaml(read_text(Path(path).parent / sweep.base), sweep.base)
     sweep = sweep.model_copy(update={"overrides": (*sweep.overrides, *of_trials), "base": base})
+    if has_credentials(json.dumps(sweep.model_dump(mode="json"))):
+        raise ConfigError(
+            f"{path}: Credentials must not stand in a sweep, which is saved. Received: a URI with a user, a key or a token. "
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store reads from the environment."
+        )
     if "calendar" in base:
         from tuning.roll_plan import RollSweepPlan
 
@@ -211,6 +243,11 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
 
 def key_of(override: str) -> str:
     return override.partition("=")[0].strip()
+
+
+def _collides(key: str, others: Sequence[str]) -> bool:
+    """Whether it is one of them, lies inside one, or holds one."""
+    return any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in others)
 
 
 def split_knob(knob: str) -> list[str]:

@@ -39,7 +39,6 @@ class OptunaSearcher(Searcher):
         self._next = max(log.records, default=-1) + 1
         self._enqueue(first=not log.records)
         self._asked: dict[str, optuna.Trial] = {}
-        self._numbers: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles itself for a restart of its own, which nobody asks for."""
@@ -66,20 +65,19 @@ class OptunaSearcher(Searcher):
         return len(self._again) + max(0, self._num_new)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if trial_id not in self._asked:
-            asked = self._study.ask(self._distributions)
-            if len(self._asked) < len(self._again):
-                number = self._again[len(self._asked)].number
-            else:
-                number, self._next = self._next, self._next + 1
-            self._asked[trial_id], self._numbers[trial_id] = asked, number
-        number, drawn = self._numbers[trial_id], self._asked[trial_id].params
+        if len(self._asked) < len(self._again):
+            number = self._again[len(self._asked)].number
+        else:
+            number, self._next = self._next, self._next + 1
+        self._asked[trial_id] = self._study.ask(self._distributions)
+        drawn = self._asked[trial_id].params
         params = {key: self._space[key].decode(value) for key, value in drawn.items()}
         return {
             "number": number,
             "params": params,
             "tasks": self._plan.tasks_of(params, trial_name(number), self._storage),
             "objectives": list(self._plan.objectives),
+            "num_evaluations": self._plan.num_evaluations_of(params),
             "silence_limit_s": self._plan.sweep.silence_limit_s,
             "so_far": self._so_far(number),
         }
@@ -95,7 +93,7 @@ class OptunaSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         asked, result = self._asked[trial_id], result or {}
         values = [float(result.get(objective, math.nan)) for objective in self._plan.objectives]
-        if error or any(math.isnan(value) for value in values):
+        if error or result.get("status") == "failed" or any(math.isnan(value) for value in values):
             self._study.tell(asked, state=TrialState.FAIL)
         elif result["status"] == "finished":
             self._study.tell(asked, values)

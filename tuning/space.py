@@ -37,6 +37,10 @@ class Distribution(Section):
                 f"Received: {', '.join(sorted(self.model_fields_set)) or 'nothing'}. Write for example {{log_uniform: [0.001, 1]}}."
             )
         if self.choice is not None:
+            try:
+                json.dumps(self.choice)
+            except TypeError:
+                raise ValueError(f"Choices have to be what JSON knows. Received: {self.choice}. Quote dates.") from None
             return self
         low, high = self.bounds
         if low >= high or (self.is_log and low <= 0):
@@ -136,4 +140,7 @@ def points_to_check(space: Space, num_draws: int) -> list[Params]:
 
 
 def _same(a: Any, b: Any) -> bool:
+    """1 and 1.0 are one value, True is another."""
+    if not isinstance(a, bool) and not isinstance(b, bool) and isinstance(a, int | float) and isinstance(b, int | float):
+        return float(a) == float(b)
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

@@ -9,23 +9,22 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import ray
 import yaml
 from ray import tune
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.error import TuneError
 from rich.console import Console
 
+from pipelines.roll_lease import Lease
 from raytrain.errors import RunError
-from raytrain.metrics.order import HIGHER_IS_BETTER
 from raytrain.settings import flat_keys, parse_yaml
-from raytrain.storage import Storage
+from raytrain.storage import Storage, masked
 from raytrain.training.launch import connect
 from raytrain.training.process import quieten
 from tuning.capacity import DRIVER_BYTES, Capacity
+from tuning.halving import scheduler_of
 from tuning.plan import SweepPlan, load_sweep
 from tuning.searcher import OptunaSearcher
 from tuning.sweep_config import Sweep, higher_is_better
@@ -36,6 +35,8 @@ from tuning.trial_log import TrialLog, TrialRecord, ranked
 from tuning.watching import SweepWatcher
 
 SWEEP_FILE = "sweep.yaml"
+DATA = "content_hash"
+"""Of the data set that the trials are of."""
 MAY_CHANGE = ("num_trials", "max_concurrent", "silence_limit_s", "work_dir")
 
 
@@ -53,33 +54,42 @@ def run_sweep(path: str, overrides: Sequence[str], console: Console, resume: boo
     """
     plan = load_sweep(path, overrides)
     storage = Storage(Storage(plan.sweep.directory).uri)
-    _open(plan.sweep, storage, resume)
+    with Lease(storage, "sweep"):
+        return _run(plan, storage, path, overrides, console, resume)
+
+
+def _run(plan: SweepPlan, storage: Storage, path: str, overrides: Sequence[str], console: Console, resume: bool) -> dict[str, Any]:
+    _open(plan, storage, resume)
     quieten()
     connect(plan.needs)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     capacity = Capacity(plan.needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
     concurrency = capacity.concurrency(plan.sweep.max_concurrent)
-    _begin(plan.sweep, storage)
+    _begin(plan, storage)
     log = TrialLog(storage)
     searcher = OptunaSearcher(plan, log, storage)
     console.print(
         f"sweep {storage.uri}: {plan.sweep.total_trials} trials, {len(log.records)} known, {searcher.num_left} to run", highlight=False
     )
     console.print(f"{capacity.arithmetic}; {concurrency} asked for", highlight=False)
+    if plan.why_no_stopping:
+        console.print(f"no trial is stopped early: {plan.why_no_stopping}", highlight=False)
     if searcher.num_left:
         watcher = SweepWatcher(plan, log, searcher.num_left, concurrency, console)
         _tune(plan, log, searcher, watcher, concurrency)
         if watcher.stop_all():
             first = next(iter(log.with_status("failed")))
-            raise RunError(f"Trials have to train. Received: each of {len(log.records)} failed, {first.name} with: {first.error}")
+            raise RunError(f"Trials have to train. Received: {first.name} failed with: {first.error}. Mend it, then --resume.")
+        if not watcher.is_done:
+            raise RunError(f"A sweep chooses when its trials are over. Received: an interruption. Go on with --resume in {storage.uri}.")
     result = write_sweep_report(plan, log, storage, _test_of(plan, log, storage, console), path, overrides)
     console.print(result["summary"], highlight=False, markup=False)
     console.print(f"wrote {', '.join(storage.join(name) for name in ('sweep.json', 'sweep.html', 'best.yaml'))}", highlight=False)
     return result
 
 
-def _open(sweep: Sweep, storage: Storage, resume: bool) -> None:
-    """Raises RunError when the directory is taken, or was begun by another sweep."""
+def _open(plan: SweepPlan, storage: Storage, resume: bool) -> None:
+    """Raises RunError when the directory is taken, or was begun by another sweep or on other data."""
     if not storage.exists(SWEEP_FILE):
         return
     if not resume:
@@ -87,16 +97,19 @@ def _open(sweep: Sweep, storage: Storage, resume: bool) -> None:
             f"A sweep has a directory of its own. Received: {storage.uri}, where one was begun. "
             "Add --resume to go on with it, or choose another name or work_dir."
         )
-    asked = flat_keys(sweep.model_dump(mode="json"))
-    begun = flat_keys(Sweep.parse(parse_yaml(storage.read_text(SWEEP_FILE), SWEEP_FILE), SWEEP_FILE).model_dump(mode="json"))
+    asked = flat_keys(plan.sweep.model_dump(mode="json")) | {DATA: plan.contract.content_hash}
+    values = parse_yaml(storage.read_text(SWEEP_FILE), SWEEP_FILE)
+    data = values.pop(DATA, None)
+    begun = flat_keys(Sweep.parse(values, SWEEP_FILE).model_dump(mode="json")) | {DATA: data}
     changed = [key for key in {**begun, **asked} if begun.get(key) != asked.get(key) and key not in MAY_CHANGE]
     if changed:
         listed = ", ".join(f"{key}={asked.get(key)} (begun with {begun.get(key)})" for key in sorted(changed))
         raise RunError(f"A sweep goes on as it was begun. Received: {listed}. Set these back, or choose another name or work_dir.")
 
 
-def _begin(sweep: Sweep, storage: Storage) -> None:
-    storage.write_text(SWEEP_FILE, yaml.safe_dump(sweep.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+def _begin(plan: SweepPlan, storage: Storage) -> None:
+    values = plan.sweep.model_dump(mode="json", exclude_unset=True) | {DATA: plan.contract.content_hash}
+    storage.write_text(SWEEP_FILE, yaml.safe_dump(values, sort_keys=False))
 
 
 def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: SweepWatcher, concurrency: int) -> None:
@@ -109,52 +122,32 @@ def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: Swe
             tune.with_resources(TrialRun, {"memory": DRIVER_BYTES}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_scheduler(plan, log),
+                scheduler=scheduler_of(plan, log),
                 num_samples=searcher.num_left,
                 max_concurrent_trials=concurrency,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(name="tune", storage_path=scratch, callbacks=[watcher], stop=watcher, verbose=0),
         )
-        tuner.fit()
-
-
-def _scheduler(plan: SweepPlan, log: TrialLog) -> TrialScheduler:
-    """Successive halving, which remembers how far the trials of an earlier launch came."""
-    # A run that has come to its last evaluation is paid for: nobody is stopped there.
-    last = plan.num_evaluations - 1
-    if plan.stopping is None or last < plan.stopping.first_evaluation:
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    objective = plan.objectives[0]
-    scheduler = AsyncHyperBandScheduler(
-        time_attr="evaluations",
-        metric=objective,
-        mode="max" if higher_is_better(objective) else "min",
-        grace_period=plan.stopping.first_evaluation,
-        reduction_factor=plan.stopping.reduction,
-        max_t=last,
-        stop_last_trials=False,
-    )
-    for record in log.records.values():
-        # All that the scheduler looks at.
-        known = cast(Trial, SimpleNamespace(trial_id=record.name))
-        scheduler.on_trial_add(None, known)  # type: ignore[arg-type]
-        for one in record.evaluations:
-            scheduler.on_trial_result(None, known, {"evaluations": one.number, objective: one.value})  # type: ignore[arg-type]
-    return scheduler
+        try:
+            tuner.fit()
+        except TuneError as err:
+            raise RunError(f"Ray Tune has to drive the trials. Received: {masked(str(err))}. Go on with --resume.") from err
 
 
 def _test_of(plan: SweepPlan, log: TrialLog, storage: Storage, console: Console) -> dict[str, Any] | None:
     """Test figures of the chosen trial's runs, one a seed; None where no trial finished. Scored once, and kept beside the trial."""
-    order = ranked(list(log.records.values()), HIGHER_IS_BETTER.get(plan.objectives[0], False))
+    order = ranked(list(log.records.values()), higher_is_better(plan.objectives[0]))
     if not order:
         return None
     best: TrialRecord = order[0]
-    file = f"test/{best.name}.json"
+    file = f"test/{best.name}.yaml"
+    # Of a sweep that went on for more trials: another one was the best then.
+    seen = [name.partition("/")[2].partition(".")[0] for name in storage.list_files("test", ".yaml") if name != file]
     if storage.exists(file):
-        return dict(parse_yaml(storage.read_text(file), file))
+        return parse_yaml(storage.read_text(file), file) | {"seen": seen}
     console.print(f"{best.name} is the best on validation; scoring its test split", highlight=False)
     scored = [test_task(task, plan.contract.target) for task in plan.tasks_of(best.params, best.name, storage)]
     found = {"trial": best.name, "seeds": list(plan.sweep.seeds), "metrics": scored}
     storage.write_text(file, yaml.safe_dump(found, sort_keys=False))
-    return found
+    return found | {"seen": seen}

@@ -91,7 +91,7 @@ class Sweep(Section):
                 "Two objectives are traded off over whole runs, so stopping has to be null. "
                 f"Received: objectives={list(self.objectives)} with stopping. Set stopping to null, or one objective."
             )
-        if len(self.objectives) > 1 and self.objectives[0] == "train_s":
+        if self.objectives[:1] == ("train_s",):
             raise ValueError("The first objective chooses a trial, so it has to be a metric. Received: train_s. Swap them.")
         return self
 

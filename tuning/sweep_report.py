@@ -1,11 +1,13 @@
 """What a sweep comes to: sweep.json for machines, sweep.html to show, best.yaml to train with."""
 
 import json
+import math
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.roll_store import finite
 from raytrain.storage import Storage, masked
 from raytrain.training.report import number, render
 from tuning.importance import importances
@@ -54,7 +56,7 @@ def write_sweep_report(
         result["best_command"] = masked(shlex.join(["raytrain", plan.kind, storage.join("best.yaml")]))
         result["best_overrides"] = list(overrides_of(best.params))
     result["summary"] = summary(result, order)
-    storage.write_text("sweep.json", json.dumps(result, indent=2) + "\n")
+    storage.write_text("sweep.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
     storage.write_text("sweep.html", page(plan, result, records))
     return result
 
@@ -91,9 +93,11 @@ def summary(result: Mapping[str, Any], order: Sequence[TrialRecord]) -> str:
     else:
         told += "."
     test = result["test"]
-    if test and test["trial"] == best.name and objective in test["metrics"][0]:
-        mean = statistics.fmean(one[objective] for one in test["metrics"])
-        told += f" Its test {objective} is {mean:.4f}, looked at for this trial alone."
+    values = [one.get(objective, math.nan) for one in test["metrics"]] if test and test["trial"] == best.name else [math.nan]
+    if not math.isnan(sum(values)):
+        seen = test["seen"]
+        others = f"; the test split was seen for {', '.join(seen)} before" if seen else ", looked at for this trial alone"
+        told += f" Its test {objective} is {statistics.fmean(values):.4f}{others}."
     return told
 
 
@@ -146,7 +150,7 @@ def _test_rows(result: Result) -> list[dict[str, str]]:
     scored = result["test"]["metrics"]
     rows = []
     for metric in scored[0]:
-        values = [float(one[metric]) for one in scored if one.get(metric) is not None]
+        values = [float(one[metric]) for one in scored if one.get(metric) is not None and not math.isnan(one[metric])]
         if metric.startswith("num_") or not values:
             continue
         spread = f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else "\u2013"

@@ -12,10 +12,10 @@ from typing import Any
 
 from ray import tune
 
+from raytrain.errors import RunError
 from raytrain.run import Watch
 from raytrain.storage import masked
 from tuning.plan import Task
-from tuning.sweep_config import higher_is_better
 from tuning.tasks import Pulse, Values, run_task
 
 END_LIMIT_S = 180.0
@@ -31,14 +31,18 @@ class TrialRun(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """False, for a new process, where the last run could not be ended."""
-        ended = self._runs.end(END_LIMIT_S)
-        if ended:
-            self._begin(new_config)
-        return ended
+        """Raises RunError where the last run could not be ended: for False, Tune would forget the trial without a word to anybody."""
+        if not self._runs.end(END_LIMIT_S):
+            raise RunError(f"A process has to end its run before the next trial. Received: a run that went on for {END_LIMIT_S:.0f} s.")
+        self._begin(new_config)
+        return True
 
     def step(self) -> dict[str, Any]:
-        return self._runs.next()
+        """Raises RunError where a run neither speaks nor ends: a process whose trial has an error is not used again."""
+        told = self._runs.next()
+        if told["status"] == "failed" and not self._runs.end(END_LIMIT_S):
+            raise RunError(f"{told['error']}, and its run did not end in {END_LIMIT_S:.0f} s either.")
+        return told
 
     def cleanup(self) -> None:
         self._runs.end(END_LIMIT_S)
@@ -53,8 +57,8 @@ class TrialRun(tune.Trainable):
 class SeedRuns:
     """One trial's runs in a thread.
 
-    ``next`` gives: the objectives (the best so far of the first seed's run, in the end means over seeds), ``evaluations``, ``epoch``,
-    ``status`` (running, finished or failed), ``done``, and ``error``.
+    ``next`` gives: the objectives (of what the first seed's run would serve so far, in the end means over seeds), ``evaluations``,
+    ``epoch``, ``status`` (running, finished or failed), ``done``, and ``error``.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class SeedRuns:
             try:
                 event = self._events.get(timeout=self._silence_limit_s)
             except queue.Empty:
-                error = f"no evaluation for {self._silence_limit_s:,.0f} s (silence_limit_s)"
+                error = f"no evaluation for {self._silence_limit_s:,.0f} s; raise silence_limit_s if they take longer"
                 event = {"status": "failed", "error": error}
                 self._ending.set()
         self._asking = event["status"] == "running"
@@ -127,12 +131,11 @@ class SeedRuns:
         """In the run's own thread: hands the evaluation out and waits until Tune has made up its mind."""
         if self._ending.is_set() or record["epoch"] <= self._last_epoch:
             # A worker group that was restarted comes by evaluations that have been handed out.
-            return not self._ending.is_set()
+            return self._pulse()
         self._last_epoch = record["epoch"]
         objective = self._objectives[0]
-        best, value = self._latest[objective], record.get(objective, math.nan)
-        if math.isnan(best) or (value > best if higher_is_better(objective) else value < best):
-            best = value
+        # What the run would serve: its own early stopping chooses the step, and leaves out evaluations that do not count.
+        best = record.get(objective, math.nan) if record["best"] else self._latest[objective]
         evaluations = self._latest["evaluations"] + 1
         self._events.put({"status": "running", "evaluations": evaluations, "epoch": record["epoch"], objective: best})
         while not self._ending.is_set():

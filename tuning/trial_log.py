@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from raytrain.storage import Storage, masked
+from raytrain.storage import Storage, masked, retried
 from tuning.space import Params
 
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -53,7 +53,7 @@ class TrialRecord:
         values["error"] = masked(self.error)
         values["values"] = _finite(self.values)
         values["seed_values"] = [_finite(found) for found in self.seed_values]
-        values["evaluations"] = [{**asdict(one), "value": None if math.isnan(one.value) else one.value} for one in self.evaluations]
+        values["evaluations"] = [_finite(asdict(one)) for one in self.evaluations]
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @staticmethod
@@ -75,7 +75,7 @@ class TrialLog:
 
     def write(self, record: TrialRecord) -> None:
         self.records[record.number] = record
-        self._storage.write_text(f"trials/{record.name}.json", record.to_json())
+        retried(lambda: self._storage.write_text(f"trials/{record.name}.json", record.to_json()))
 
     def with_status(self, *statuses: Status) -> list[TrialRecord]:
         """In the order of their numbers."""
@@ -94,8 +94,8 @@ def ranked(records: Sequence[TrialRecord], higher_is_better: bool) -> list[Trial
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {key: None if math.isnan(value) else value for key, value in values.items()}
+    """JSON has neither NaN nor infinity."""
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """What happens while a sweep runs: records on disk, lines on the screen, and an end where nothing works."""
 
 import math
-import time
 from datetime import timedelta
 from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from rich.console import Console
+from rich.markup import escape
 
-from raytrain.metrics.order import HIGHER_IS_BETTER
+from raytrain.storage import masked
 from tuning.plan import SweepPlan
 from tuning.space import overrides_of
+from tuning.sweep_config import higher_is_better
 from tuning.trial_log import Evaluation, TrialLog, TrialRecord, ranked
 
 HOPELESS_FAILURES = 3
@@ -23,8 +24,13 @@ class SweepWatcher(Callback, Stopper):
 
     def __init__(self, plan: SweepPlan, log: TrialLog, num_left: int, concurrency: int, console: Console) -> None:
         self._plan, self._log, self._console, self._concurrency = plan, log, console, concurrency
-        self._num_done, self._num_left = 0, num_left
-        self._started = time.monotonic()
+        self._num_left, self._num_failed = num_left, 0
+        self._walls_s: list[float] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every trial of this launch has come to an end of its own."""
+        return len(self._walls_s) >= self._num_left
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles itself for a restart of its own, which nobody asks for; a console does not go along."""
@@ -35,7 +41,7 @@ class SweepWatcher(Callback, Stopper):
         record = self._log.records.get(number) or TrialRecord(number, params)
         self._log.write(record)
         again = f", going on after evaluation {len(record.evaluations)}" if record.evaluations else ""
-        self._say(f"[bold]{record.name}[/bold]{again}  {'  '.join(overrides_of(params))}")
+        self._say(f"[bold]{record.name}[/bold]{again}  {escape('  '.join(overrides_of(params)))}")
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
         if result["status"] != "running":
@@ -51,17 +57,18 @@ class SweepWatcher(Callback, Stopper):
         self._close(trial, status, result, result.get("error") or ("" if status != "failed" else "it ended without a word"))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._close(trial, "failed", trial.last_result or {}, "the trial's process died; read the logs under /tmp/ray")
+        error = trial.get_error()
+        told = str(error).strip().splitlines()[-1:] if error is not None else []
+        self._close(trial, "failed", trial.last_result or {}, told[0] if told else "its process died; read the logs under /tmp/ray")
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped here."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the sweep is hopeless."""
-        records = self._log.records.values()
-        num_failed = sum(record.status == "failed" for record in records)
-        return num_failed >= HOPELESS_FAILURES and num_failed == len(records)
+        """Whether the sweep is hopeless: trials of this launch failed, and never one has come to a value."""
+        worked = any(record.status in ("finished", "stopped") or record.evaluations for record in self._log.records.values())
+        return self._num_failed >= HOPELESS_FAILURES and not worked
 
     def _close(self, trial: Trial, status: Any, result: dict[str, Any], error: str) -> None:
         record = self._record(trial)
@@ -71,19 +78,20 @@ class SweepWatcher(Callback, Stopper):
         record.seed_values = result.get("seed_values", [])
         record.wall_s += float(result.get("time_total_s", 0.0))
         self._log.write(record)
-        self._num_done += 1
+        self._num_failed += status == "failed"
+        self._walls_s.append(float(result.get("time_total_s", 0.0)))
         found = "  ".join(f"{name} {value:.4f}" for name, value in record.values.items())
         colour = {"finished": "green", "failed": "red"}.get(status, "yellow")
-        self._say(f"{record.name}  [{colour}]{status}[/{colour}]  {error or found}{self._best()}  {self._left()}")
+        self._say(f"{record.name}  [{colour}]{status}[/{colour}]  {escape(masked(error)) or found}{self._best()}  {self._left()}")
 
     def _best(self) -> str:
-        order = ranked(list(self._log.records.values()), HIGHER_IS_BETTER.get(self._plan.objectives[0], False))
+        order = ranked(list(self._log.records.values()), higher_is_better(self._plan.objectives[0]))
         return f"  (best: {order[0].name}, {order[0].value:.4f})" if order else ""
 
     def _left(self) -> str:
-        num_left = self._num_left - self._num_done
-        each_s = (time.monotonic() - self._started) / self._num_done
-        left = timedelta(seconds=round(each_s * num_left))
+        num_left = self._num_left - len(self._walls_s)
+        each_s = sum(self._walls_s) / len(self._walls_s)
+        left = timedelta(seconds=round(each_s * -(-num_left // self._concurrency)))
         return f"{num_left} trials left, about {left}" if num_left > 0 else ""
 
     def _record(self, trial: Trial) -> TrialRecord:

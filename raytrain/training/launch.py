@@ -47,10 +47,12 @@ def wait_for_nodes(needs: Needs, resources: Callable[[], Mapping[str, float]], r
         return
     request(bundles=needs.bundles)
     limit = time.monotonic() + needs.wait_s
-    while not needs.fits(resources()) and time.monotonic() < limit:
-        time.sleep(poll_s)
-    # A request stands until it is taken back; nodes that came stay a while, and then hold the workers.
-    request(bundles=[])
+    try:
+        while not needs.fits(resources()) and time.monotonic() < limit:
+            time.sleep(poll_s)
+    finally:
+        # A request stands until it is taken back; nodes that came stay a while, and then hold the workers.
+        request(bundles=[])
 
 
 def threads_per_worker(job: JobConfig) -> int:

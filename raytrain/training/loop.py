@@ -175,10 +175,11 @@ def train(
             files = state.snapshot(learner.world)
             files |= transfer_file(learner.transfer) if learner.world.rank == 0 else {}
             session.checkpoint(learner, step, metrics, (is_eval or is_last) and outcome.best_step == step, files)
+            ends = state.stopping.is_over() or (is_eval and not is_last and not session.goes_on(step))
             learner.network.train()
             waiting.pause(time.perf_counter() - started)
             window.started += time.perf_counter() - started
-            if state.stopping.is_over() or (is_eval and not is_last and not session.goes_on(step)):
+            if ends:
                 break
     outcome.stopped_early = outcome.num_steps < schedule.num_steps
     if not outcome.best_step:

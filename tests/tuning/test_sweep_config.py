@@ -50,7 +50,12 @@ def test_the_job_as_it_stands_is_a_trial_where_the_space_holds_it(tmp_path: Path
         ({"objectives": ["norm_gini"]}, "labels, which are clicks. Received: objectives=norm_gini"),
         ({"overrides": ["tables.lr=1"]}, "itself sets .* Received: tables.lr among"),
         ({"overrides": ["run.name=mine"]}, "itself sets .* Received: run.name among"),
-        ({"base": {"model": {"name": "lightgbm"}}, "space": {"seed": {"choice": [1]}}}, "A sweep trains networks"),
+        ({"base": {"model": {"name": "lightgbm"}}, "space": {"model.num_leaves": {"choice": [7]}}}, "A sweep trains networks"),
+        ({"space": {"seed": {"choice": [7, 8]}}}, "sets seed.* Received: seed in space"),
+        ({"space": {"tables.lr, tables.dim": {"choice": [4]}, "tables.dim": {"choice": [8]}}}, "A key is set in one place.*tables.dim in"),
+        ({"space": {"model": {"choice": [{"name": "din"}]}, "model.hidden_units": {"choice": [[8]]}}}, "model.hidden_units in space"),
+        ({"base": {"run": {"storage_path": "s3://me:hunter2@bucket"}}}, "Credentials must not stand in a sweep"),
+        ({"objectives": ["train_s"]}, "The first objective chooses a trial"),
         ({"nmae": "x"}, "nmae.*Did you mean name"),
     ],
     ids=[
@@ -65,6 +70,11 @@ def test_the_job_as_it_stands_is_a_trial_where_the_space_holds_it(tmp_path: Path
         "a knob set twice",
         "a run's name",
         "trees",
+        "a seed as a knob",
+        "a key in two knobs",
+        "a section and its key",
+        "a secret",
+        "cost alone",
         "a misspelt key",
     ],
 )
@@ -77,6 +87,32 @@ def test_a_combination_that_is_refused_is_named(tmp_path: Path) -> None:
     space = {"scaling.num_workers": {"choice": [1, 2]}, "tables.backend": {"choice": ["local", "sharded"]}}
     with pytest.raises(ConfigError, match=r"at scaling.num_workers=2 tables.backend=\"local\": .*tables.backend=local keeps whole tables"):
         plan_in(tmp_path, space=space)
+
+
+def test_a_trial_has_as_many_evaluations_as_its_steps_allow(tmp_path: Path) -> None:
+    """503 rows in batches of 64 are 8 steps an epoch, evaluated at steps 4 and 8 of each, and at the last one."""
+    plan = plan_in(tmp_path, base={"training": {"epochs": 3, "evals_per_epoch": 2}})
+    assert plan.contract.domains["target"].splits["train"].num_rows == 503
+    assert plan.num_evaluations_of({}) == 6
+    assert plan.num_evaluations_of({"training.epochs": 1}) == 2
+    assert [plan.num_evaluations_of({"training.max_steps": steps}) for steps in (3, 4, 5, 12, 100)] == [1, 1, 2, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"stopping": None}, "stopping=null"),
+        ({"objectives": ["auc", "train_s"]}, "cost is known at the end alone"),
+        ({"method": "evolution"}, "a population consists of trials that finished"),
+        ({"stopping": {"first_evaluation": 4}}, "a trial has 4 evaluations, and the last one is paid for"),
+    ],
+    ids=["it is", "switched off", "two objectives", "a population", "nothing to stop"],
+)
+def test_why_no_trial_is_stopped_is_said(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, **changes)
+    assert plan.why_no_stopping == reason
+    assert (plan.stopping is None) == bool(reason)
 
 
 def test_missing_data_is_refused_first(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def log_of(folder: Path, plan: SweepPlan) -> tuple[TrialLog, Storage]:
 def test_files_and_findings(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, "training.max_steps=3", seeds=[0, 1])
     log, storage = log_of(tmp_path, plan)
-    test = {"trial": "trial-0007", "seeds": [0, 1], "metrics": [{"auc": 0.66, "num_rows": 9}, {"auc": 0.68, "num_rows": 9}]}
+    test = {"trial": "trial-0007", "seeds": [0, 1], "metrics": [{"auc": 0.66, "num_rows": 9}, {"auc": 0.68, "num_rows": 9}], "seen": []}
     result = write_sweep_report(plan, log, storage, test, "sweep.yaml", ["training.max_steps=3"])
     assert result["chosen"] == "trial-0007"
     assert result["as_it_stands"] == "trial-0000"

@@ -30,7 +30,8 @@ class FakeRuns:
         curve = self._curves[seed]
         for epoch, auc in enumerate(curve, start=1):
             self.epochs[seed] = epoch
-            if not watch({"kind": "valid", "step": 10 * epoch, "epoch": float(epoch), "auc": auc}):
+            best = not math.isnan(auc) and auc == max(value for value in curve[:epoch] if not math.isnan(value))
+            if not watch({"kind": "valid", "step": 10 * epoch, "epoch": float(epoch), "auc": auc, "best": best}):
                 break
         seen = [auc for auc in curve[: self.epochs[seed]] if not math.isnan(auc)]
         return {"auc": max(seen, default=math.nan), "train_s": 3.0}
@@ -96,7 +97,7 @@ def test_a_run_that_says_nothing_is_given_up() -> None:
 
     runs = SeedRuns([task(0)], ["auc"], 0.1, run_one=hang)
     told = runs.next()
-    assert (told["status"], told["error"]) == ("failed", "no evaluation for 0 s (silence_limit_s)")
+    assert (told["status"], told["error"]) == ("failed", "no evaluation for 0 s; raise silence_limit_s if they take longer")
     assert not runs.end(0.1)
     released.set()
     assert runs.end(10.0)
@@ -138,3 +139,17 @@ def test_a_trial_that_has_ended_begins_no_other_stage() -> None:
     num_stages = len(stages)
     time.sleep(0.2)
     assert len(stages) == num_stages
+
+
+def test_an_evaluation_that_does_not_count_is_not_what_a_trial_is_judged_by() -> None:
+    """A network that is still warming up scores well on validation, and would not be served."""
+
+    def warming_up(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) -> Values:
+        for epoch, (auc, best) in enumerate([(0.9, False), (0.7, True)], start=1):
+            watch({"kind": "valid", "step": epoch, "epoch": float(epoch), "auc": auc, "best": best})
+        return {"auc": 0.7}
+
+    runs = SeedRuns([task(0)], ["auc"], 30.0, run_one=warming_up)
+    told = [runs.next() for _ in range(3)]
+    assert math.isnan(told[0]["auc"])
+    assert [event["auc"] for event in told[1:]] == [0.7, 0.7]
