@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.roll_store import finite
 from raytrain.storage import Storage, masked
-from raytrain.training.report import number, render
+from raytrain.training.report import METRIC_TITLES, number, render
 from tuning.importance import importances
 from tuning.plan import SweepPlan
 from tuning.space import overrides_of
@@ -79,7 +79,7 @@ def summary(result: Mapping[str, Any], order: Sequence[TrialRecord]) -> str:
     """The findings in words."""
     counts = result["counts"]
     told = f"{counts['finished']} of {result['num_trials']} trials finished, "
-    told += f"{counts['stopped']} were stopped early, {counts['failed']} failed."
+    told += f"{counts['stopped']} stopped early, {counts['failed']} failed."
     if not order:
         return f"{told} There is nothing to choose."
     objective, best = result["objectives"][0], order[0]
@@ -149,10 +149,10 @@ def _test_rows(result: Result) -> list[dict[str, str]]:
         return []
     scored = result["test"]["metrics"]
     rows = []
-    for metric in scored[0]:
+    for metric, title in METRIC_TITLES.items():
         values = [float(one[metric]) for one in scored if one.get(metric) is not None and not math.isnan(one[metric])]
-        if metric.startswith("num_") or not values:
+        if not values:
             continue
         spread = f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else "\u2013"
-        rows.append({"metric": metric, "mean": number(statistics.fmean(values)), "spread": spread})
+        rows.append({"metric": title, "mean": number(statistics.fmean(values)), "spread": spread})
     return rows

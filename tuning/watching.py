@@ -92,7 +92,7 @@ class SweepWatcher(Callback, Stopper):
         num_left = self._num_left - len(self._walls_s)
         each_s = sum(self._walls_s) / len(self._walls_s)
         left = timedelta(seconds=round(each_s * -(-num_left // self._concurrency)))
-        return f"{num_left} trials left, about {left}" if num_left > 0 else ""
+        return f"{num_left} trial{'s' if num_left > 1 else ''} left, about {left}" if num_left > 0 else ""
 
     def _record(self, trial: Trial) -> TrialRecord:
         number = trial.config["number"]

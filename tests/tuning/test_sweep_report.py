@@ -42,7 +42,7 @@ def test_files_and_findings(tmp_path: Path) -> None:
     assert result["leaderboard"] == [f"trial-{number:04d}" for number in (7, 4, 3, 0, 2, 1)]
     assert result["counts"] == {"finished": 6, "stopped": 1, "failed": 1}
     assert result["summary"] == (
-        "6 of 8 trials finished, 1 were stopped early, 1 failed. The best on validation is trial-0007, auc 0.7000 (mean of 2 seeds, "
+        "6 of 8 trials finished, 1 stopped early, 1 failed. The best on validation is trial-0007, auc 0.7000 (mean of 2 seeds, "
         "0.6900 to 0.7100); the job as it stands came to 0.6100. Its test auc is 0.6700, looked at for this trial alone."
     )
     page = storage.read_text("sweep.html")
