@@ -9,9 +9,9 @@ from tests.faults.shaky_s3 import KINDS, shaky_bucket
 def test_nothing_is_lost_or_half_written() -> None:
     draw = np.random.default_rng(0)
     written: dict[str, bytes] = {}
-    with shaky_bucket(share=0.15, seed=3) as (uri, proxy):
+    with shaky_bucket(share=0.08, seed=3) as (uri, proxy):
         storage = Storage(f"{uri}/runs")
-        for number in range(25):
+        for number in range(30):
             name = f"part-{draw.integers(8)}/file-{draw.integers(3)}.bin"
             written[name] = draw.bytes(int(draw.integers(1, 50_000)))
             storage.write_bytes(name, written[name])
