@@ -91,7 +91,7 @@ class GainSection(Section):
     """Of the tentative steps of ``siamese`` and ``lookahead``."""
     slices_per_step: PositiveInt = 1
     """Slices of a batch that ``siamese`` and ``lookahead`` try, those tried longest ago first; each costs a backward pass."""
-    watch_every_steps: NonNegativeInt = 10
+    watch_every_steps: NonNegativeInt = 20
     """Joint steps between looks of the other one of ``ledger`` and ``siamese``, which decides nothing and is reported beside the one
     that does; 0 leaves it out. It needs held-out rows."""
 
