@@ -208,6 +208,9 @@ class ScalingSection(Section):
     threads_per_worker: PositiveInt | None = None
     """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers."""
     use_gpu: bool = False
+    in_process: bool = False
+    """One worker in the command's own process and no Ray, for many short runs, as of a study: nothing is started, and rows are read
+    between steps."""
 
     @property
     def min_workers(self) -> int:
@@ -279,6 +282,12 @@ class JobConfig(Section):
             raise ValueError(
                 "tables.backend=local keeps whole tables on one worker, so scaling.num_workers has to be 1. "
                 f"Received: scaling.num_workers={self.scaling.max_workers}. Set tables.backend=sharded."
+            )
+        if self.scaling.in_process and (self.scaling.elastic or self.scaling.max_workers > 1 or self.scaling.use_gpu):
+            raise ValueError(
+                "scaling.in_process=true is one worker on the CPU. "
+                f"Received: scaling.num_workers={self.scaling.describe()}, scaling.use_gpu={str(self.scaling.use_gpu).lower()}. "
+                "Set num_workers=1 and use_gpu=false, or leave it to Ray."
             )
         if self.scaling.elastic and self.training.checkpoint_every_steps is None:
             raise ValueError(

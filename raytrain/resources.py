@@ -84,9 +84,11 @@ LEAST_CPUS_PER_WORKER = 0.05
 def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
     """The training streams keep reading ahead while the validation stream is read.
 
-    Of elastic workers the fewest have to fit, and their streams reserve nothing.
+    Of elastic workers the fewest have to fit, and their streams reserve nothing. A run in this process reads its own.
     """
     scaling = job.scaling
+    if scaling.in_process:
+        return Needs(1, 1.0, 0, 0.0)
     num_gpus = scaling.min_workers if scaling.use_gpu else 0
     cpus_per_read_task = 0.0 if scaling.elastic else job.data.cpus_per_read_task
     return Needs(

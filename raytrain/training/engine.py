@@ -14,8 +14,9 @@ from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
 from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import Storage
 from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
+from raytrain.training.delivery import Delivery, Watch
 from raytrain.training.process import ALLOCATOR, quieten
-from raytrain.training.progress import Progress, Watch
+from raytrain.training.progress import Progress
 from raytrain.training.worker import Assignment, run_worker
 
 Records = list[dict[str, Any]]
@@ -37,14 +38,15 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
     quieten()
     job, scaling = assignment.job, assignment.job.scaling
     training = bool(assignment.train)
-    progress = Progress(storage if training else None, job.run.tensorboard, console, watch)
+    progress = Progress(storage if training else None, job.run.tensorboard, console)
+    delivery = Delivery(progress, watch)
     owner = take_over(storage) if training else secrets.token_hex(4)
     experiment = Storage(storage.join(CHECKPOINTS if training else f"scoring-{owner}"))
     resumed = {spec.name: stream_start(spec, storage.uri, scaling.elastic) for spec in assignment.train}
     scored = [*([assignment.valid] if assignment.valid else []), *assignment.test]
     trainer = TorchTrainer(
         run_worker,
-        train_loop_config={"assignment": assignment, "mailbox": progress.mailbox},
+        train_loop_config={"assignment": assignment, "mailbox": delivery.mailbox},
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
         # mypy sees the config classes of Train V1.
         scaling_config=ScalingConfig(  # type: ignore[call-arg]
@@ -63,7 +65,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
             storage_filesystem=experiment.filesystem,
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             worker_runtime_env={"env_vars": {name: value for name, value in ALLOCATOR.items() if name not in os.environ}},  # type: ignore[call-arg]
-            callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, progress.mailbox)],  # type: ignore[list-item]
+            callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, delivery.mailbox)],  # type: ignore[list-item]
         ),
     )
     console.print(f"starting {scaling.describe()} worker(s), {assignment.threads} thread(s) each", highlight=False)
@@ -72,6 +74,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
     except TrainingFailedError as err:
         raise _cause(err) from None
     finally:
+        delivery.close()
         progress.close()
         if not training:
             experiment.delete_dir("")

@@ -56,11 +56,12 @@ def wait_for_nodes(needs: Needs, resources: Callable[[], Mapping[str, float]], r
 
 
 def threads_per_worker(job: JobConfig) -> int:
-    """Torch threads of a worker: as configured, else its share of this machine's cores after one is left to read tasks.
+    """Torch threads of a worker: as configured, else its share of this machine's cores after one is left to read tasks, if there are any.
 
     The core matters: OpenMP threads wait for each other by spinning, and a worker with two threads on two cores fell from
     6,100 to 650 samples/s whenever a read task ran, where one thread held 4,000.
     """
     if job.scaling.threads_per_worker is not None:
         return job.scaling.threads_per_worker
-    return max(1, ((os.cpu_count() or 1) - 1) // job.scaling.max_workers)
+    num_cpus = os.cpu_count() or 1
+    return num_cpus if job.scaling.in_process else max(1, (num_cpus - 1) // job.scaling.max_workers)

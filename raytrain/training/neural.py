@@ -13,11 +13,12 @@ from raytrain.errors import CursorError, RunError
 from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
+from raytrain.training.delivery import Watch
 from raytrain.training.engine import Records, launch
 from raytrain.training.gain_log import last_ledger
+from raytrain.training.in_process import run_in_process
 from raytrain.training.label_facts import facts_of_run, save_facts
 from raytrain.training.launch import connect, threads_per_worker
-from raytrain.training.progress import Watch
 from raytrain.training.specs import probe_spec, scored_specs, scoring_spec, training_specs
 from raytrain.training.start import plan_start
 from raytrain.training.worker import Assignment
@@ -37,7 +38,8 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract, watched: b
     streams = training_specs(job, contract, histories, quarantine)
     valid, test = scored_specs(job, contract, histories, quarantine)
     start = plan_start(job, contract)
-    connect(needs_of(job, len(streams)))
+    if not job.scaling.in_process:
+        connect(needs_of(job, len(streams)))
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
     return Assignment(
         job,
@@ -58,7 +60,7 @@ def train_neural(storage: Storage, assignment: Assignment, console: Console, wat
     """Trains and scores the test split; returns the result's public keys and every record."""
     save_facts(storage, assignment.facts)
     _announce(assignment.train, assignment.job, console)
-    records = launch(assignment, storage, console, watch)
+    records = _run(assignment, storage, console, watch)
     return _result(assignment.job, assignment.train[0].contract, assignment.train, records), records
 
 
@@ -68,7 +70,8 @@ def score_neural(
     """Domain -> metrics of one split under a checkpoint; undefined metrics are NaN where ``output`` may hold unlabelled rows."""
     histories = _check_model(job, contract)
     spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
-    connect(needs_of(job, 0))
+    if not job.scaling.in_process:
+        connect(needs_of(job, 0))
     threads = threads_per_worker(job)
     facts = facts_of_run(storage, job, contract)
     assignment = Assignment(
@@ -83,7 +86,12 @@ def score_neural(
         start=plan_start(job, contract, with_parent=False),
         predictions_path=output,
     )
-    return _metrics(launch(assignment, storage, console))
+    return _metrics(_run(assignment, storage, console))
+
+
+def _run(assignment: Assignment, storage: Storage, console: Console, watch: Watch | None = None) -> Records:
+    run = run_in_process if assignment.job.scaling.in_process else launch
+    return run(assignment, storage, console, watch)
 
 
 def _check_model(job: JobConfig, contract: Contract) -> tuple[str, ...]:

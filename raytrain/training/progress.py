@@ -1,26 +1,20 @@
-"""From the workers to the person in front of the screen: a mailbox actor, progress lines, metrics.jsonl, TensorBoard.
+"""From the workers to the person in front of the screen: progress lines, metrics.jsonl, TensorBoard.
 
-Only the driver writes files; a worker sends records and never waits for them.
+Only the driver writes these files.
 """
 
-import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from pyarrow.fs import LocalFileSystem
-from ray.exceptions import RayError
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from raytrain.storage import Storage
-from raytrain.training.mailbox import Mailbox
 
-POLL_INTERVAL_S = 0.5
 FLUSH_INTERVAL_S = 10.0
 METRIC_NAMES = (
     "auc",
@@ -37,68 +31,43 @@ METRIC_NAMES = (
 )
 METRICS_FILE = "metrics.jsonl"
 MAX_BOARD_SLICES = 50
-Watch = Callable[[dict[str, Any]], bool]
 REPEATED = ("train", "valid", "checkpoint", "gain")
 
 
 class Progress:
-    """Prints what the workers post until ``close``, and stores it where ``storage`` is given.
+    """Prints the records that it is given until ``close``, and stores them where ``storage`` is given."""
 
-    Args:
-        watch: takes every validation record and says whether training goes on; the workers wait for its answer.
-    """
-
-    def __init__(self, storage: Storage | None, tensorboard: bool, console: Console, watch: Watch | None = None) -> None:
+    def __init__(self, storage: Storage | None, tensorboard: bool, console: Console) -> None:
         self.records: list[dict[str, Any]] = _read_records(storage)
-        self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
         self._storage = storage
         self._console = console
-        self._watch = watch
         self._started = self._flushed = time.monotonic()
         # TensorBoard's writer appends to a local file; object stores cannot be appended to.
         local = storage is not None and isinstance(storage.filesystem, LocalFileSystem)
         self._board = SummaryWriter(str(Path(storage.root) / "tensorboard")) if storage and tensorboard and local else None
         self._board_slices: list[int] = []
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True, name="progress")
-        self._thread.start()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """The next record of rank 0."""
+        if record["kind"] == "start":
+            # What came after the checkpoint is done again.
+            self.records = [old for old in self.records if old["kind"] not in REPEATED or old["step"] <= record["step"]]
+        self.records.append(record)
+        line = describe(record, time.monotonic() - self._started)
+        if line:
+            self._console.print(line, highlight=False, markup=False)
+        if self._board is not None and "step" in record:
+            for name, value in scalars(record, self._board_slices).items():
+                self._board.add_scalar(name, value, record["step"])
+        # What a checkpoint includes should outlive the driver as it does.
+        if record["kind"] == "checkpoint" or time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
+            self._flush()
 
     def close(self) -> None:
-        """Takes the last records and writes everything out."""
-        self._closing.set()
-        self._thread.join()
-        # A cluster that is gone must not hide why the run ended.
-        with contextlib.suppress(RayError):
-            self._drain()
+        """Writes everything out."""
         self._flush()
         if self._board is not None:
             self._board.close()
-
-    def _poll(self) -> None:
-        while not self._closing.wait(POLL_INTERVAL_S):
-            with contextlib.suppress(RayError):
-                self._drain()
-            if time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
-                self._flush()
-
-    def _drain(self) -> None:
-        records = ray.get(self.mailbox.take.remote())
-        for record in records:
-            if record["kind"] == "start":
-                # What came after the checkpoint is done again.
-                self.records = [old for old in self.records if old["kind"] not in REPEATED or old["step"] <= record["step"]]
-            self.records.append(record)
-            if self._watch is not None and record["kind"] == "valid":
-                self.mailbox.answer.remote(record["step"], self._watch(record))
-            line = describe(record, time.monotonic() - self._started)
-            if line:
-                self._console.print(line, highlight=False, markup=False)
-            if self._board is not None and "step" in record:
-                for name, value in scalars(record, self._board_slices).items():
-                    self._board.add_scalar(name, value, record["step"])
-        # What a checkpoint includes should outlive the driver as it does.
-        if any(record["kind"] == "checkpoint" for record in records):
-            self._flush()
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()

@@ -47,7 +47,6 @@ class RaySession:
         for left in Path(tempfile.gettempdir()).glob(f"{self._copies}*"):
             shutil.rmtree(left, ignore_errors=True)
         self.parent: str | None = None
-        """The checkpoint that training went on from, or has saved last."""
 
     def log(self, record: dict[str, Any]) -> None:
         if self._world.rank == 0:

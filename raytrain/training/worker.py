@@ -1,8 +1,8 @@
-"""What runs in each Ray Train worker: build the learner, train on this rank's shard, score the test split once."""
+"""What a worker does: build the learner, train on this rank's shard, score the test split once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ray.train
 import torch
@@ -20,7 +20,7 @@ from raytrain.training.checkpoint import load_checkpoint, load_weights
 from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, best_of, newest
 from raytrain.training.kept_batches import KeptBatches
 from raytrain.training.label_facts import LabelFacts
-from raytrain.training.loop import Learner, Schedule, build_learner, evaluate, train
+from raytrain.training.loop import Learner, Schedule, Session, build_learner, evaluate, train
 from raytrain.training.parallel import World
 from raytrain.training.predictions import PredictionWriter
 from raytrain.training.process import peak_rss_mib
@@ -58,13 +58,33 @@ class Assignment:
     """Directory for the predictions of the test streams, one file a rank."""
 
 
+Read = Callable[[StreamSpec, bytes], Iterator[Batch]]
+"""This rank's micro-batches of what is left of a stream after a cursor."""
+
+
+class WorkerSession(Session, Protocol):
+    """What a worker asks of its surroundings besides what the loop does."""
+
+    parent: str | None
+    """The checkpoint that training went on from, or has saved last."""
+
+    def settle(self) -> None:
+        """Waits until the last checkpoint counts; a collective."""
+        ...
+
+
 def run_worker(config: dict[str, Any]) -> None:
     """The function Ray Train calls on every rank; ``assignment`` and the handle of the ``mailbox`` actor."""
     assignment: Assignment = config["assignment"]
     job = assignment.job
     set_up_torch(assignment.threads, job.training.deterministic)
     world = World.current(get_device() if job.scaling.use_gpu else None)
-    session = RaySession(job, config["mailbox"], world, assignment.watched)
+    work(assignment, world, RaySession(job, config["mailbox"], world, assignment.watched), _shard)
+
+
+def work(assignment: Assignment, world: World, session: WorkerSession, read: Read) -> None:
+    """All of one rank's part, wherever it runs."""
+    job = assignment.job
     contract = assignment.test[0].contract if assignment.test else assignment.train[0].contract
     probe = list(rank_micro_batches(assignment.probe, world.rank, world.size)) if assignment.probe else []
     learner = build_learner(job, contract, world, assignment.facts, probe)
@@ -72,7 +92,7 @@ def run_worker(config: dict[str, Any]) -> None:
     if world.rank == 0:
         session.log({"kind": "plan", "tables": learner.tables.describe(), "num_dense": _num_dense(learner)})
     storage = Storage(assignment.storage_uri)
-    checkpoint = _train(assignment, learner, session, storage) if assignment.train else assignment.checkpoint
+    checkpoint = _train(assignment, learner, session, storage, read) if assignment.train else assignment.checkpoint
     directory = Storage(storage.join(f"{CHECKPOINTS}/{checkpoint}"))
     load_weights(directory, learner.tables, learner.network)
     if directory.exists(TRANSFER_FILE):
@@ -84,7 +104,7 @@ def run_worker(config: dict[str, Any]) -> None:
         world.broadcast(None)
     for spec in assignment.test:
         writer = PredictionWriter(spec, assignment.predictions_path, world.rank) if assignment.predictions_path else None
-        metrics = evaluate(job, learner, _batches(spec), writer.add if writer else None)
+        metrics = evaluate(job, learner, read(spec, b""), writer.add if writer else None)
         if writer:
             writer.flush()
         session.log({"kind": "test", "domain": spec.domain, "split": spec.split, **metrics})
@@ -98,7 +118,7 @@ def run_worker(config: dict[str, Any]) -> None:
     session.log({"kind": "worker", "world_size": world.size, "peak_rss_mib": rss, "table_mib": table_mib})
 
 
-def _train(assignment: Assignment, learner: Learner, session: RaySession, storage: Storage) -> str:
+def _train(assignment: Assignment, learner: Learner, session: WorkerSession, storage: Storage, read: Read) -> str:
     """Trains from the newest committed checkpoint to the end; returns the name of the best one."""
     job, world, valid, target = assignment.job, learner.world, assignment.valid, assignment.train[0]
     # Rank 0 alone reads the registry: ranks must not go on from different checkpoints.
@@ -116,8 +136,8 @@ def _train(assignment: Assignment, learner: Learner, session: RaySession, storag
     cursor = saved[CURSOR_FILE] if saved else b""
     num_left = max(spec.remaining(cursor).num_batches for spec in assignment.train)
     schedule = Schedule(target.plan.num_batches, state.outcome.num_steps + num_left)
-    stream = joined([_batches(spec, cursor) for spec in assignment.train])
-    validation = KeptBatches(lambda: _batches(valid), job.training.keep_validation_mib, world.all) if valid else None
+    stream = joined([read(spec, cursor) for spec in assignment.train])
+    validation = KeptBatches(lambda: read(valid, b""), job.training.keep_validation_mib, world.all) if valid else None
     outcome = train(job, learner, stream, validation, schedule, state, session)
     session.settle()
     best = world.broadcast(_best(storage, outcome) if world.rank == 0 else None)
@@ -146,7 +166,7 @@ def _newest(storage: Storage) -> tuple[Committed | None, dict[str, bytes] | None
     return found, {name: storage.read_bytes(f"{CHECKPOINTS}/{found.name}/{name}") for name in names}
 
 
-def _batches(spec: StreamSpec, cursor: bytes = b"") -> Iterator[Batch]:
+def _shard(spec: StreamSpec, cursor: bytes) -> Iterator[Batch]:
     return micro_batches_of(ray.train.get_dataset_shard(spec.name), spec, cursor)
 
 

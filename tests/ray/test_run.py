@@ -77,6 +77,16 @@ def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:
     assert evaluate(f"{runs}/first", "test", None, scaling, SILENT)["target"] == pytest.approx(test["target"], rel=1e-5)
 
 
+def test_a_run_in_this_process_trains_to_the_figures_of_one_on_ray_and_either_scores_the_other(dataset: str, tmp_path: Path) -> None:
+    own = ("scaling.num_workers=1", "scaling.threads_per_worker=1", "training.deterministic=true")
+    on_ray = train(job_for(dataset, str(tmp_path), "run.name=ray", *own), SILENT)
+    in_process = train(job_for(dataset, str(tmp_path), "run.name=own", "scaling.in_process=true", *own), SILENT)
+    assert in_process["test"]["target"] == pytest.approx(on_ray["test"]["target"], rel=1e-6)
+    for run, where in (("own", "false"), ("ray", "true")):
+        again = evaluate(f"{tmp_path}/{run}", "test", None, (f"scaling.in_process={where}",), SILENT)
+        assert again["target"] == pytest.approx(on_ray["test"]["target"], rel=1e-6)
+
+
 def test_one_worker_predicts_each_row_once_and_to_the_same_figures(
     runs: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
