@@ -161,7 +161,7 @@ def sweep(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this directory, also for more trials")] = False,
 ) -> None:
-    """Search a job's knobs on validation; the chosen trial alone is scored on the test split. Exits 1 if no trial finished.
+    """Search a job's knobs on validation; the chosen trial alone is scored on the test split. Exits 1 if no trial finished or was scored.
 
     [dim]raytrain sweep tuning/sweeps/lcn.yaml num_trials=12[/dim]
 
@@ -169,7 +169,7 @@ def sweep(
     """
     from tuning.sweep import run_sweep
 
-    if run_sweep(config, overrides or (), console, resume)["chosen"] is None:
+    if run_sweep(config, overrides or (), console, resume)["test"] is None:
         raise typer.Exit(1)
 
 

@@ -35,6 +35,8 @@ class SweepPlan(ABC):
     """What a trial is, and the command that the best one is run with."""
     set_by_sweep: tuple[str, ...]
     """Keys that are nobody else's."""
+    how_tested: str
+    """What is done to the chosen trial, in words."""
 
     def __init__(self, sweep: Sweep, values: Mapping[str, Any], origin: str) -> None:
         """
@@ -58,22 +60,17 @@ class SweepPlan(ABC):
                 f"{origin}: A key is set in one place, and a sweep itself sets {', '.join(self.set_by_sweep)}. "
                 f"Received: {taken[0]} in space. Remove it, or change seeds."
             )
-        self.check(())
-        for params in points_to_check(sweep.space, NUM_CHECKED_DRAWS):
-            self.check(overrides_of(params))
+        asked = [self.check(overrides_of(params)) for params in ({}, *points_to_check(sweep.space, NUM_CHECKED_DRAWS))]
+        self.needs = max(asked, key=lambda needs: (needs.num_gpus, needs.total))
+        """Of the largest trial that was looked at."""
 
     @abstractmethod
-    def check(self, overrides: Sequence[str]) -> None:
-        """Raises ConfigError where the base does not take them."""
+    def check(self, overrides: Sequence[str]) -> Needs:
+        """What such a trial keeps busy. Raises ConfigError where the base does not take them."""
 
     @property
     @abstractmethod
     def contract(self) -> Contract: ...
-
-    @property
-    @abstractmethod
-    def needs(self) -> Needs:
-        """Of one trial."""
 
     @property
     @abstractmethod
@@ -150,6 +147,7 @@ class JobPlan(SweepPlan):
 
     kind = "train"
     set_by_sweep = ("seed", "run.name", "run.storage_path", "run.save_predictions")
+    how_tested = "scoring its test split"
 
     def __init__(self, sweep: Sweep, values: Mapping[str, Any], origin: str) -> None:
         super().__init__(sweep, values, origin)
@@ -168,16 +166,13 @@ class JobPlan(SweepPlan):
                 f"Received: {'serve' if sweep.serve else 'data.days'}. Remove it, or make base a roll."
             )
 
-    def check(self, overrides: Sequence[str]) -> None:
-        self._job(overrides)
+    def check(self, overrides: Sequence[str]) -> Needs:
+        job = self._job(overrides)
+        return needs_of(job, num_training_streams(job))
 
     @property
     def contract(self) -> Contract:
         return self._contract
-
-    @property
-    def needs(self) -> Needs:
-        return needs_of(self.base, num_training_streams(self.base))
 
     @property
     def model_name(self) -> str:

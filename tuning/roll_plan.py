@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.roll_config import Roll, checked_roll
+from pipelines.roll_config import KINDS, Roll, checked_roll
 from pipelines.roll_figures import METRICS
 from pipelines.roll_stage import plan_roll
+from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
 from raytrain.resources import Needs, needs_of
@@ -21,6 +22,7 @@ class RollSweepPlan(SweepPlan):
 
     kind = "roll"
     set_by_sweep = ("base.seed", "output", "arms", "name")
+    how_tested = "rolling on over the days that test it"
 
     def __init__(self, sweep: Sweep, values: Mapping[str, Any], origin: str) -> None:
         # Arms are other questions: a trial is the chain alone.
@@ -34,17 +36,15 @@ class RollSweepPlan(SweepPlan):
         plan_roll("full", self._base, *sweep.serve.test)
         self._plan = plan_roll("full", self._base, *sweep.serve.valid)
 
-    def check(self, overrides: Sequence[str]) -> None:
-        self._roll(overrides)
+    def check(self, overrides: Sequence[str]) -> Needs:
+        """Of the largest stage: a trial's stages come one after the other."""
+        roll = self._roll(overrides)
+        jobs = [JobConfig.parse(roll.job_values(kind), kind) for kind in KINDS]
+        return max((needs_of(job, 1) for job in jobs), key=lambda needs: needs.total)
 
     @property
     def contract(self) -> Contract:
         return self._plan.contract
-
-    @property
-    def needs(self) -> Needs:
-        """Of its largest stage: a trial's stages come one after the other."""
-        return max((needs_of(planned.job, 1) for planned in self._plan.stages), key=lambda needs: needs.total)
 
     @property
     def model_name(self) -> str:

@@ -32,10 +32,15 @@ class OptunaSearcher(Searcher):
         directions = [up if higher_is_better(objective) else down for objective in plan.objectives]
         self._study = optuna.create_study(directions=directions, sampler=_sampler(plan.sweep, len(log.records)))
         self._distributions = {key: distribution.to_optuna() for key, distribution in self._space.items()}
-        for record in log.with_status("finished", "stopped", "failed"):
-            self._study.add_trial(_told(record, self._space, self._distributions, plan.objectives))
-        self._again = log.with_status("running")
-        """Trials that a kill has left, which keep their numbers and their runs."""
+        finished = log.with_status("finished")
+        for record in log.with_status("finished", "stopped"):
+            told = _told(record, self._space, self._distributions, plan.objectives)
+            if record in finished:
+                # NSGA-II breeds from whole generations, and counts them by this mark.
+                told.system_attrs = {NSGAIISampler._get_generation_key(): finished.index(record) // POPULATION}
+            self._study.add_trial(told)
+        self._again = log.with_status("running", "failed")
+        """Trials that a kill or a failure has left, which keep their numbers and their runs."""
         self._next = max(log.records, default=-1) + 1
         self._enqueue(first=not log.records)
         self._asked: dict[str, optuna.Trial] = {}
@@ -123,7 +128,7 @@ def _told(
     """What Optuna would remember of the trial."""
     params = {key: space[key].encode(value) for key, value in record.params.items()}
     values = [record.values.get(objective, math.nan) for objective in objectives]
-    if record.status == "failed" or any(math.isnan(value) for value in values):
+    if any(math.isnan(value) for value in values):
         return optuna.create_trial(state=TrialState.FAIL, params=params, distributions=dict(distributions))
     if record.status == "finished":
         return optuna.create_trial(state=TrialState.COMPLETE, params=params, distributions=dict(distributions), values=values)

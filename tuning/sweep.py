@@ -18,7 +18,7 @@ from ray.tune.error import TuneError
 from rich.console import Console
 
 from pipelines.roll_lease import Lease
-from raytrain.errors import RunError
+from raytrain.errors import RaytrainError, RunError
 from raytrain.settings import flat_keys, parse_yaml
 from raytrain.storage import Storage, masked
 from raytrain.training.launch import connect
@@ -82,7 +82,8 @@ def _run(plan: SweepPlan, storage: Storage, path: str, overrides: Sequence[str],
             raise RunError(f"Trials have to train. Received: {first.name} failed with: {first.error}. Mend it, then --resume.")
         if not watcher.is_done:
             raise RunError(f"A sweep chooses when its trials are over. Received: an interruption. Go on with --resume in {storage.uri}.")
-    result = write_sweep_report(plan, log, storage, _test_of(plan, log, storage, console), path, overrides)
+    test, why_not = _test_of(plan, log, storage, console)
+    result = write_sweep_report(plan, log, storage, test, path, overrides, why_not)
     console.print(result["summary"], highlight=False, markup=False)
     console.print(f"wrote {', '.join(storage.join(name) for name in ('sweep.json', 'sweep.html', 'best.yaml'))}", highlight=False)
     return result
@@ -135,19 +136,25 @@ def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: Swe
             raise RunError(f"Ray Tune has to drive the trials. Received: {masked(str(err))}. Go on with --resume.") from err
 
 
-def _test_of(plan: SweepPlan, log: TrialLog, storage: Storage, console: Console) -> dict[str, Any] | None:
-    """Test figures of the chosen trial's runs, one a seed; None where no trial finished. Scored once, and kept beside the trial."""
+def _test_of(plan: SweepPlan, log: TrialLog, storage: Storage, console: Console) -> tuple[dict[str, Any] | None, str]:
+    """Test figures of the chosen trial's runs, one a seed, scored once and kept beside the trial; None where there is none, and why."""
     order = ranked(list(log.records.values()), higher_is_better(plan.objectives[0]))
     if not order:
-        return None
+        return None, "no trial finished"
     best: TrialRecord = order[0]
     file = f"test/{best.name}.yaml"
     # Of a sweep that went on for more trials: another one was the best then.
     seen = [name.partition("/")[2].partition(".")[0] for name in storage.list_files("test", ".yaml") if name != file]
     if storage.exists(file):
-        return parse_yaml(storage.read_text(file), file) | {"seen": seen}
-    console.print(f"{best.name} is the best on validation; scoring its test split", highlight=False)
-    scored = [test_task(task, plan.contract.target) for task in plan.tasks_of(best.params, best.name, storage)]
+        return parse_yaml(storage.read_text(file), file) | {"seen": seen}, ""
+    console.print(f"{best.name} is the best on validation; {plan.how_tested}", highlight=False)
+    try:
+        scored = [test_task(task, plan.contract.target) for task in plan.tasks_of(best.params, best.name, storage)]
+    except RaytrainError as err:
+        # Hours of trials are worth their report; the same command with --resume scores again.
+        why_not = masked(f"{type(err).__name__}: {err}")
+        console.print(f"the test figures are missing: {why_not} Go on with --resume.", style="red", markup=False, highlight=False)
+        return None, why_not
     found = {"trial": best.name, "seeds": list(plan.sweep.seeds), "metrics": scored}
     storage.write_text(file, yaml.safe_dump(found, sort_keys=False))
-    return found | {"seen": seen}
+    return found | {"seen": seen}, ""

@@ -65,7 +65,7 @@ class Sweep(Section):
     max_concurrent: PositiveInt | None = None
     """Null: as many as fit on the cluster."""
     silence_limit_s: PositiveFloat = 1800.0
-    """A trial without an evaluation for so long is given up as failed."""
+    """A trial without a line of progress for so long is given up as failed."""
     search_seed: NonNegativeInt = 0
     """Of what is drawn; ``seeds`` are those of the runs."""
     work_dir: str | None = None

@@ -21,12 +21,13 @@ Result = dict[str, Any]
 
 
 def write_sweep_report(
-    plan: SweepPlan, log: TrialLog, storage: Storage, test: Mapping[str, Any] | None, path: str, overrides: Sequence[str]
+    plan: SweepPlan, log: TrialLog, storage: Storage, test: Mapping[str, Any] | None, path: str, overrides: Sequence[str], no_test: str = ""
 ) -> Result:
     """Writes sweep.json, sweep.html and, where a trial finished, best.yaml; returns what sweep.json holds.
 
     Args:
         test: figures of the chosen trial's runs on the test split.
+        no_test: why there are none.
     """
     records = [log.records[key] for key in sorted(log.records)]
     order = ranked(records, higher_is_better(plan.objectives[0]))
@@ -49,6 +50,7 @@ def write_sweep_report(
         "as_it_stands": next((record.name for record in records if record.params == plan.default_params), None),
         "chosen": best.name if best else None,
         "test": dict(test) if test else None,
+        "no_test": no_test,
         "failed": [{"trial": record.name, "error": masked(record.error)} for record in records if record.status == "failed"],
     }
     if best is not None:
@@ -92,6 +94,8 @@ def summary(result: Mapping[str, Any], order: Sequence[TrialRecord]) -> str:
         told += ", the job as it stands." if stands is best else f"; the job as it stands came to {stands.value:.4f}."
     else:
         told += "."
+    if result["no_test"]:
+        told += f" Its test figures are missing: {result['no_test']}"
     test = result["test"]
     values = [one.get(objective, math.nan) for one in test["metrics"]] if test and test["trial"] == best.name else [math.nan]
     if not math.isnan(sum(values)):

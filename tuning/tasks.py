@@ -26,7 +26,7 @@ Pulse = Callable[[], bool]
 
 def run_task(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) -> Values:
     """Begins the task, or goes on with what a kill has left of it; objective -> value on validation, NaN where it is undefined."""
-    return _train(task, watch, objectives) if task["kind"] == "train" else _roll(task, "valid", pulse, objectives)
+    return _train(task, watch, pulse, objectives) if task["kind"] == "train" else _roll(task, "valid", pulse, objectives)
 
 
 def test_task(task: Task, target: str) -> Values:
@@ -37,16 +37,28 @@ def test_task(task: Task, target: str) -> Values:
     return evaluate(run, "test", None, (), Console(quiet=True))[target]
 
 
-def _train(task: Task, watch: Watch, objectives: Sequence[str]) -> Values:
+def _train(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) -> Values:
     job = JobConfig.parse(task["job"], "sweep")
     storage = Storage(Storage(job.run.storage_path).join(job.run.name or ""))
     if storage.exists(RESULT_FILE):
         result = read_result(storage.uri)
     else:
-        result = train(job, Console(file=io.StringIO()), resume=storage.exists(CONFIG_FILE), watch=watch)
+        result = train(job, Console(file=_Heard(pulse)), resume=storage.exists(CONFIG_FILE), watch=watch)
     # Of the checkpoint that the run would serve.
     train_s = sum(result["rows_trained"].values()) / result["train_samples_per_s"]
     return _of({**result["valid"], "train_s": train_s}, objectives)
+
+
+class _Heard(io.StringIO):
+    """A screen that nobody sees: a line of progress is a sign of life."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        super().__init__()
+        self._pulse = pulse
+
+    def write(self, text: str) -> int:
+        self._pulse()
+        return len(text)
 
 
 def _roll(task: Task, span: str, pulse: Pulse, objectives: Sequence[str]) -> Values:

@@ -95,7 +95,7 @@ class SeedRuns:
             try:
                 event = self._events.get(timeout=self._silence_limit_s)
             except queue.Empty:
-                error = f"no evaluation for {self._silence_limit_s:,.0f} s; raise silence_limit_s if they take longer"
+                error = f"no sign of life for {self._silence_limit_s:,.0f} s; raise silence_limit_s if steps take longer"
                 event = {"status": "failed", "error": error}
                 self._ending.set()
         self._asking = event["status"] == "running"
@@ -146,6 +146,6 @@ class SeedRuns:
         return False
 
     def _pulse(self) -> bool:
-        """Of what is no evaluation to decide by, but no silence either: a stage of a roll, a seed after the first."""
+        """Of what is no evaluation to decide by, but no silence either: a line of progress, a stage of a roll."""
         self._events.put({"status": "pulse"})
         return not self._ending.is_set()

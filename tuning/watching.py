@@ -26,6 +26,8 @@ class SweepWatcher(Callback, Stopper):
         self._plan, self._log, self._console, self._concurrency = plan, log, console, concurrency
         self._num_left, self._num_failed = num_left, 0
         self._walls_s: list[float] = []
+        self._walls_before_s: dict[int, float] = {}
+        """Number of a trial -> what it took in launches before this one."""
 
     @property
     def is_done(self) -> bool:
@@ -39,6 +41,8 @@ class SweepWatcher(Callback, Stopper):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, params = trial.config["number"], trial.config["params"]
         record = self._log.records.get(number) or TrialRecord(number, params)
+        self._walls_before_s[number] = record.wall_s
+        record.status, record.error = "running", ""
         self._log.write(record)
         again = f", going on after evaluation {len(record.evaluations)}" if record.evaluations else ""
         self._say(f"[bold]{record.name}[/bold]{again}  {escape('  '.join(overrides_of(params)))}")
@@ -47,6 +51,7 @@ class SweepWatcher(Callback, Stopper):
         if result["status"] != "running":
             return
         record, objective = self._record(trial), self._plan.objectives[0]
+        record.wall_s = self._wall_s(trial, result)
         record.evaluations.append(Evaluation(result["evaluations"], result["epoch"], float(result[objective])))
         self._log.write(record)
         self._say(f"{record.name}  epoch {result['epoch']:.2f}  best valid {objective} {result[objective]:.4f}")
@@ -76,7 +81,7 @@ class SweepWatcher(Callback, Stopper):
         values = {objective: float(result.get(objective, math.nan)) for objective in self._plan.objectives}
         record.values = {objective: value for objective, value in values.items() if not math.isnan(value)}
         record.seed_values = result.get("seed_values", [])
-        record.wall_s += float(result.get("time_total_s", 0.0))
+        record.wall_s = self._wall_s(trial, result)
         self._log.write(record)
         self._num_failed += status == "failed"
         self._walls_s.append(float(result.get("time_total_s", 0.0)))
@@ -93,6 +98,9 @@ class SweepWatcher(Callback, Stopper):
         each_s = sum(self._walls_s) / len(self._walls_s)
         left = timedelta(seconds=round(each_s * -(-num_left // self._concurrency)))
         return f"{num_left} trial{'s' if num_left > 1 else ''} left, about {left}" if num_left > 0 else ""
+
+    def _wall_s(self, trial: Trial, result: dict[str, Any]) -> float:
+        return self._walls_before_s.get(trial.config["number"], 0.0) + float(result.get("time_total_s", 0.0))
 
     def _record(self, trial: Trial) -> TrialRecord:
         number = trial.config["number"]

@@ -1,10 +1,13 @@
 """How many trials run at one time."""
 
+from pathlib import Path
+
 import pytest
 
 from raytrain.errors import ResourceError
 from raytrain.machine import GIB
 from raytrain.resources import Needs
+from tests.tuning.sweeps import plan_in
 from tuning.capacity import Capacity
 
 TWO_CPUS = Needs(num_workers=1, cpus_per_worker=1.0, num_streams=2, cpus_per_read_task=0.5)
@@ -45,3 +48,10 @@ def test_fewer_may_be_asked_for_and_more_are_refused_with_the_arithmetic() -> No
 def test_not_even_one_trial_is_refused_instead_of_waiting(capacity: Capacity, message: str) -> None:
     with pytest.raises(ResourceError, match=message):
         capacity.concurrency(None)
+
+
+def test_the_largest_trial_of_the_space_is_counted(tmp_path: Path) -> None:
+    space = {"scaling.num_workers": {"choice": [1, 3]}, "data.source_batch_size": {"choice": [0, 64]}}
+    needs = plan_in(tmp_path, space=space).needs
+    assert (needs.num_workers, needs.num_streams) == (3, 3)
+    assert plan_in(tmp_path, "scaling.in_process=true").needs.total == 1.0

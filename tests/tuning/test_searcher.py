@@ -102,8 +102,17 @@ def test_failed_and_stopped_trials_are_told_and_remembered(tmp_path: Path) -> No
     log.write(TrialRecord(0, {"tables.lr": 0.1, "model.hidden_units": [8]}, "stopped", {"auc": 0.6}, evaluations=[Evaluation(1, 1.0, 0.6)]))
     log.write(TrialRecord(1, {"tables.lr": 0.2, "model.hidden_units": [8]}, "failed", error="it broke"))
     again, _, _ = searcher_for(plan_in(tmp_path), tmp_path)
-    assert again.num_left == 4
-    assert again.suggest("x") is not None
+    assert again.num_left == 5
+    retried = again.suggest("x")
+    assert retried is not None
+    assert (retried["number"], retried["params"]) == (1, {"tables.lr": 0.2, "model.hidden_units": [8]})
+
+
+def test_a_population_goes_on_breeding_after_a_kill(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, method="evolution", num_trials=48)
+    records = [*run(plan, tmp_path, near, 24), *run(plan, tmp_path, near)]
+    hits = [record.value > 0.85 for record in records]
+    assert sum(hits[24:32]) >= sum(hits[:8]) + 2
 
 
 def test_records_survive_the_disk_nan_included(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_files_and_findings(tmp_path: Path) -> None:
 def test_best_yaml_is_a_job_that_train_takes(tmp_path: Path) -> None:
     plan = plan_in(tmp_path)
     log, storage = log_of(tmp_path, plan)
-    write_sweep_report(plan, log, storage, None, "sweep.yaml", [])
+    result = write_sweep_report(plan, log, storage, None, "sweep.yaml", [], "StorageError: the disk is gone.")
+    assert "Its test figures are missing: StorageError: the disk is gone." in result["summary"]
     job = load_config(storage.join("best.yaml"))
     assert (job.tables.lr, job.model.hidden_units) == (0.5, (16,))
     assert (job.run.name, job.data.path) == (None, plan.base.data.path)

@@ -97,7 +97,7 @@ def test_a_run_that_says_nothing_is_given_up() -> None:
 
     runs = SeedRuns([task(0)], ["auc"], 0.1, run_one=hang)
     told = runs.next()
-    assert (told["status"], told["error"]) == ("failed", "no evaluation for 0 s; raise silence_limit_s if they take longer")
+    assert (told["status"], told["error"]) == ("failed", "no sign of life for 0 s; raise silence_limit_s if steps take longer")
     assert not runs.end(0.1)
     released.set()
     assert runs.end(10.0)
