@@ -198,6 +198,22 @@ class TwinModel(TopEventsModel):
     num_events: PositiveInt = 100
 
 
+class StarModel(SequenceModel):
+    """STAR (Sheng et al., CIKM 2021, arXiv 2101.11580): weights of each domain on top of shared ones, partitioned normalisation.
+
+    Source rows train beside the target's: ``data.source_batch_size`` = 0, its default, gives it one domain alone.
+    """
+
+    name: Literal["star"] = "star"
+    attention_units: tuple[PositiveInt, ...] = Field(default=(32,), min_length=1)
+    """Hidden layers of DIN's activation unit."""
+    num_heads: PositiveInt = 4
+    domain_dim: PositiveInt = 8
+    """Size of the domain's indicator in the auxiliary network."""
+    auxiliary_units: tuple[PositiveInt, ...] = (32,)
+    """Hidden layers of the auxiliary network."""
+
+
 class MinetModel(SequenceModel):
     """MiNet (Ouyang et al., CIKM 2020, arXiv 2008.02974): item-level attention in each domain, interest-level attention over them.
 
@@ -289,6 +305,7 @@ ModelSection = Annotated[
     | SdimModel
     | TwinModel
     | MinetModel
+    | StarModel
     | DnnModel
     | TpmModel
     | EcdctrModel

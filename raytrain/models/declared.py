@@ -75,6 +75,7 @@ DECLARED: dict[str, Declaration] = {
     "sdim": Declaration(sequence_histories, sequence_tables),
     "twin": Declaration(sequence_histories, sequence_tables),
     "minet": Declaration(sequence_histories, sequence_tables, check=check_two_domains),
+    "star": Declaration(sequence_histories, sequence_tables),
     "ecdctr": Declaration(sequence_histories, ecdctr_tables, check=check_snapshot_features),
     "tpm": Declaration(tpm_histories, tpm_tables, queries_item=False, check=check_basic_features),
     "dnn": Declaration(dnn_histories, dnn_tables, queries_item=False),

@@ -12,6 +12,7 @@ from raytrain.models.baselines.ltv import LtvNetwork
 from raytrain.models.baselines.minet import minet_network
 from raytrain.models.baselines.sdim import sdim_network
 from raytrain.models.baselines.sim import sim_network
+from raytrain.models.baselines.star import star_network
 from raytrain.models.baselines.twin import twin_network
 from raytrain.models.declared import DECLARED
 from raytrain.models.ecdctr.network import ecdctr_network, tpm_network
@@ -30,6 +31,7 @@ NETWORKS: dict[str, NetworkBuilder] = {
     "sdim": sdim_network,
     "twin": twin_network,
     "minet": minet_network,
+    "star": star_network,
     "ecdctr": ecdctr_network,
     "tpm": tpm_network,
     "dnn": DnnNetwork,

@@ -15,13 +15,13 @@ def mlp(num_inputs: int, hidden_units: Sequence[int], num_outputs: int, dropout:
 
 
 class PlainHead(nn.Module):
-    """A head that looks at each row alone, whatever the rows weigh."""
+    """A head that looks at each row alone, whatever the rows weigh and wherever they are from."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, inputs: Tensor, weight: Tensor) -> Tensor:
-        """inputs [B, I], weight [B] -> [B, N]."""
+    def forward(self, inputs: Tensor, weight: Tensor, domain: Tensor) -> Tensor:
+        """inputs [B, I], weight [B], domain [B] -> [B, N]."""
         outputs: Tensor = self.layers(inputs)
         return outputs

@@ -85,7 +85,7 @@ class SequenceNetwork(nn.Module):
         Args:
             build: makes the module (query [B, D], views, batch) -> ``Interests``.
             more: (embedded, batch) -> float32 [B, N], into the head besides; None for nothing.
-            head: number of inputs -> the module (inputs [B, I], weight [B]) -> [B, 1]; None takes an MLP.
+            head: number of inputs -> the module (inputs [B, I], weight [B], domain [B]) -> [B, 1]; None takes an MLP.
         """
         super().__init__()
         dim = job.tables.dim
@@ -125,7 +125,7 @@ class SequenceNetwork(nn.Module):
         inputs += [profile(views[name].sequence, shape.side) for name, shape in self.shapes.items()]
         if self.more is not None:
             inputs.append(self.more(embedded, batch))
-        logit = self.head(torch.cat(inputs, dim=1), batch.weight)[:, 0]
+        logit = self.head(torch.cat(inputs, dim=1), batch.weight, batch.domain)[:, 0]
         if self.wide is not None:
             logit = logit + self.wide(torch.cat(numbers, dim=1))[:, 0]
         row_loss = binary_cross_entropy_with_logits(logit, batch.label, reduction="none")

@@ -34,6 +34,7 @@ PEERS = (
     Peer("eta", {"name": "eta", "num_events": 3, "recent_events": 2}),
     Peer("sdim", {"name": "sdim", "recent_events": 2}),
     Peer("twin", {"name": "twin", "num_events": 3, "recent_events": 2}),
+    Peer("star", {"name": "star", "num_heads": 2}),
     Peer("minet", {"name": "minet", "recent_events": 4}),
 )
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raytrain.models.ecdctr.batch_norm import BatchNormHead, WeightedBatchNorm, reset_batch_norm
+from raytrain.models.ecdctr.batch_norm import BatchNormHead, reset_batch_norm
+from raytrain.models.layers.weighted_batch_norm import WeightedBatchNorm
 from raytrain.training.parallel import World, unwrapped
 from tests.distributed.ranks import run_ranks
 
@@ -53,7 +54,11 @@ def moments_and_gradients(num_rows_of: tuple[int, ...]) -> tuple[Tensor, Tensor,
     network = world.wrap(BatchNormHead(3, (5, 4), 0.0, 0.0).double())
     inputs = (ROWS[part] - 100).clone().requires_grad_()
     # As the loop has it: the share of the global mean, times the number of ranks.
-    loss = (network(inputs, WEIGHT[part])[:, 0].square() * WEIGHT[part]).sum() / WEIGHT.sum() * world.size
+    loss = (
+        (network(inputs, WEIGHT[part], torch.zeros(len(inputs), dtype=torch.int64))[:, 0].square() * WEIGHT[part]).sum()
+        / WEIGHT.sum()
+        * world.size
+    )
     loss.backward()
     assert inputs.grad is not None
     plain = unwrapped(network)
