@@ -19,7 +19,7 @@ from rich.console import Console
 
 from raytrain.data.cursor import Cursor
 from raytrain.run import train
-from raytrain.training import commit, engine, progress
+from raytrain.training import commit, delivery, engine
 from raytrain.training.worker import run_worker
 from tests.faults.counting import counting_job
 
@@ -127,7 +127,7 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     fault = spec["fault"]
     if fault:
-        trainer, drain = engine.TorchTrainer, progress.Progress._drain
+        trainer, drain = engine.TorchTrainer, delivery.Delivery._drain
 
         def mortal_trainer(fn: Any, train_loop_config: dict[str, Any], **rest: Any) -> Any:
             return trainer(mortal_worker, train_loop_config=train_loop_config | {"fault": fault}, **rest)
@@ -137,13 +137,14 @@ def main() -> None:
             callback.spec = fault
             return callback
 
-        def mortal_drain(self: progress.Progress) -> None:
+        def mortal_drain(self: delivery.Delivery) -> None:
             drain(self)
-            if fault["kind"] == "driver at a step" and max((record.get("step", 0) for record in self.records), default=0) >= fault["at"]:
+            records = self._progress.records
+            if fault["kind"] == "driver at a step" and max((record.get("step", 0) for record in records), default=0) >= fault["at"]:
                 Fault(fault["kind"], 1, fault["marker"]).fire(fault["kind"])
 
-        engine.TorchTrainer, engine.CommitCallback, progress.Progress._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
-    progress.POLL_INTERVAL_S = 0.1
+        engine.TorchTrainer, engine.CommitCallback, delivery.Delivery._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
+    delivery.POLL_INTERVAL_S = 0.1
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     job = counting_job(spec["data"], spec["runs"], *spec["overrides"])
     train(job, Console(soft_wrap=True), resume=spec["resume"])
