@@ -42,20 +42,30 @@ def metrics_of(rows: ServedRows) -> dict[str, float | None]:
 
 def compared(rows: Mapping[str, ServedRows], num_resamples: int) -> list[dict[str, Any]]:
     """The chain against every other arm, on the days that both have served, by a paired bootstrap over users."""
-    full = rows[REFERENCE]
     found = []
-    for name, other in rows.items():
-        if name == REFERENCE:
-            continue
-        common = np.intersect1d(full.day, other.day)
-        ours, theirs = (side.take(np.isin(side.day, common)) for side in (full, other))
-        if not len(ours) or not _same_rows(ours, theirs):
-            continue
+    for name, (ours, theirs) in sides(rows)[0].items():
         for metric in METRICS:
             difference, low, high = paired_bootstrap([ours.prediction], [theirs.prediction], ours.label, ours.group, metric, num_resamples)
             values = {"difference": known(difference), "low": known(low), "high": known(high)}
             found.append({"a": REFERENCE, "b": name, "metric": metric, **values, "verdict": verdict_of(metric, low, high)})
     return found
+
+
+def sides(rows: Mapping[str, ServedRows]) -> tuple[dict[str, tuple[ServedRows, ServedRows]], dict[str, str]]:
+    """(arm -> the chain's rows and its own of the days that both have served, arm -> why it cannot be compared)."""
+    full, found, refused = rows[REFERENCE], {}, {}
+    for name, other in rows.items():
+        if name == REFERENCE:
+            continue
+        common = np.intersect1d(full.day, other.day)
+        ours, theirs = (side.take(np.isin(side.day, common)) for side in (full, other))
+        if not len(ours):
+            refused[name] = "it and the chain have no scored day in common"
+        elif not _same_rows(ours, theirs):
+            refused[name] = "it has scored other rows of the same days: a day was prepared anew in between"
+        else:
+            found[name] = ours, theirs
+    return found, refused
 
 
 def forgetting(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
 from pipelines.roll_config import REFERENCE, Roll
-from pipelines.roll_figures import METRICS, by_day, compared, cost, drift, forgetting, metrics_of
+from pipelines.roll_figures import METRICS, by_day, compared, cost, drift, forgetting, metrics_of, sides
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_stage import RollPlan
@@ -57,6 +57,7 @@ def write_roll_report(
             for name, found in outcomes.items()
         },
         "comparisons": compared(rows, roll.num_resamples),
+        "not_compared": sides(rows)[1],
         "forgetting": {
             "pause_days": roll.forgetting.pause_days,
             "back_days": roll.forgetting.back_days,

@@ -156,6 +156,18 @@ def lineage(stage: Annotated[str, typer.Argument(metavar="STAGE", help="Run dire
 
 
 @app.command()
+def export(run: RunPath, output: Annotated[str, typer.Option(help="New directory for the Parquet files")]) -> None:
+    """Write the fused monthly vector of every user and item that a weekly or daily model has, for a server to look up.
+
+    [dim]raytrain export runs/rolls/complete_journey/stages/actr-2017-10-01-1f0c9a2b --output vectors[/dim]
+    """
+    from raytrain.training.export_vectors import export_vectors
+
+    export_vectors(run, output, console)
+    console.print(f"wrote {output}", highlight=False)
+
+
+@app.command()
 def sweep(
     config: ConfigFile,
     overrides: Overrides = None,

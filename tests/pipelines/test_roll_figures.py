@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.roll_config import REFERENCE, Forgetting
-from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, drift, forgetting, metrics_of, procrustes
+from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, drift, forgetting, metrics_of, procrustes, sides
 from pipelines.roll_scores import ServedRows, days_away, scored, served_rows
 from raytrain.data.contract import load_contract
 from tests.data.build import DAY_S, START, DomainRows, Events, build_dataset, numbered_samples, write_dataset
@@ -93,6 +93,15 @@ def test_arms_are_compared_on_the_days_that_both_served() -> None:
     full = rows([0.9, 0.1, 0.1, 0.9], [1, 0, 1, 0], group=[1, 1, 2, 2], on=[18_000, 18_000, 18_001, 18_001])
     other = full.take(full.day == 18_000)
     assert {pair["difference"] for pair in compared({REFERENCE: full, "other": other}, 20)} == {0.0}
+
+
+def test_an_arm_that_cannot_be_compared_is_named_with_the_reason() -> None:
+    full = rows([0.9, 0.1], [1, 0], on=[18_000, 18_000])
+    later, changed = rows([0.9, 0.1], [1, 0], on=[18_001, 18_001]), rows([0.9, 0.1], [0, 1], on=[18_000, 18_000])
+    found, refused = sides({REFERENCE: full, "same": full, "later": later, "changed": changed})
+    assert set(found) == {"same"}
+    assert "no scored day in common" in refused["later"]
+    assert "other rows of the same days" in refused["changed"]
 
 
 def test_the_forgetting_index_is_the_auc_that_a_pause_costs() -> None:
