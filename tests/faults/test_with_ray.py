@@ -26,9 +26,10 @@ def test_data_is_exact_with_the_run_on_s3(s3_bucket):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_data_is_exact_with_everything_on_an_s3_of_which_a_twentieth_of_the_requests_fail():
     with shaky_bucket(share=0.05, seed=1) as (uri, proxy):
-        assert run_seed(106, runs=uri, kinds=(KINDS[2], KINDS[6]), data_too=True).fired
+        assert run_seed(106, runs=uri, kinds=(KINDS[2], KINDS[6]), data_too=True, limit_s=600.0).fired
     assert set(proxy.fired) == set(SHAKES), proxy.fired
 
 

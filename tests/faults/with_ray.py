@@ -50,12 +50,15 @@ class Outcome:
     wall_s: float
 
 
-def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS, data_too: bool = False) -> Outcome:
+def run_seed(
+    seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS, data_too: bool = False, limit_s: float = TIMEOUT_S
+) -> Outcome:
     """Runs one seed to its end.
 
     Args:
         runs: where the run directory lies; a temporary directory when left out.
         data_too: the data set lies there as well.
+        limit_s: of a launch, which hangs if it takes longer.
 
     Raises:
         AssertionError: a row was counted too often or too seldom, or a launch hung; the message has the seed and the story.
@@ -90,7 +93,7 @@ def run_seed(seed: int, runs: str | None = None, kinds: tuple[str, ...] = KINDS,
             ]
             resume = Storage(run).exists("config.yaml")
             spec = {"data": served, "runs": runs or directory, "overrides": overrides + scaling, "resume": resume, "fault": fault}
-            finished = _launch(spec, f"seed {seed}", story)
+            finished = _launch(spec, f"seed {seed}", story, limit_s)
             came = fault is not None and Path(str(fault["marker"])).exists()
             fired += [str(fault["kind"])] if fault and came else []
             what = f"{fault['kind']} {fault['at']}{'' if came else ' (never came to it)'}" if fault else "undisturbed"
@@ -118,17 +121,17 @@ def _copied(directory: str, uri: str) -> str:
     return uri
 
 
-def _launch(spec: dict[str, Any], name: str, story: list[str]) -> bool:
+def _launch(spec: dict[str, Any], name: str, story: list[str], limit_s: float) -> bool:
     """Whether the driver came to its end by itself; whatever it leaves behind is ended."""
     mark = uuid.uuid4().hex
     environment = os.environ | SETTINGS | {"RAYTRAIN_FAULTS": mark}
     command = [sys.executable, "-m", "tests.faults.driver", json.dumps(spec)]
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        output, _ = driver.communicate(timeout=TIMEOUT_S)
+        output, _ = driver.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         driver.kill()
-        raise AssertionError(f"{name} hung for {TIMEOUT_S} s: {story}, {spec}") from None
+        raise AssertionError(f"{name} hung for {limit_s:.0f} s: {story}, {spec}") from None
     finally:
         _end(mark)
     kind = spec["fault"]["kind"] if spec["fault"] else None
