@@ -9,7 +9,7 @@ class SequenceModel(Section):
     """What all models over histories share: features, the histories they see, and the head. Defaults are our choice."""
 
     histories: tuple[str, ...] | None = None
-    """Domains whose history is attended to; null: every domain that has one."""
+    """Domains whose history is attended to; null: every domain that has one. Empty: none, for models that can do without."""
     skip_features: tuple[str, ...] = ()
     """Features left out of the network. Skip the user id where most scored users are new: their rows are untrained."""
     side: tuple[str, ...] | None = None

@@ -64,7 +64,9 @@ def check_two_domains(model: MinetModel, contract: Contract, histories: tuple[st
 
 
 def check_contrast(model: LcnModel, contract: Contract, histories: tuple[str, ...]) -> None:
-    """Raises ContractError when the pairs that ``model.contrast`` asks for cannot be told on this data set."""
+    """Raises ContractError when there is no history to attend to, or the pairs that ``model.contrast`` asks for cannot be told."""
+    if not histories:
+        raise ContractError("LCN attends to histories. Received: none, of model.histories=[]. Name one, or train model.name=din without.")
     section = model.contrast
     if not section.weight or all(name == contract.target for name in histories):
         return

@@ -60,7 +60,8 @@ class PerHistory(nn.Module):
         self.num_outputs = sum(int(module.num_outputs) for module in self.of.values())  # type: ignore[arg-type, misc]
 
     def forward(self, query: Tensor, views: Views, batch: Batch) -> Interests:
-        return Interests(torch.cat([module(query, views[name]) for name, module in self.of.items()], dim=1))
+        # A model may be asked to look at no history at all.
+        return Interests(torch.cat([query[:, :0], *(module(query, views[name]) for name, module in self.of.items())], dim=1))
 
 
 class SequenceNetwork(nn.Module):

@@ -166,6 +166,18 @@ def losses_of_peers(path: str) -> dict[str, list[float]]:
     return losses
 
 
+@pytest.mark.parametrize("name", ["din", "star", "ecdctr"])
+def test_a_model_may_be_asked_to_look_at_no_history(name: str, dataset: str, contract: Contract) -> None:
+    model = {"name": name, "months": 0} if name == "ecdctr" else {"name": name}
+    trained(job_for(dataset, Peer(name, model), "model.histories=[]"), contract, ())
+
+
+def test_lcn_refuses_to_do_without_histories(dataset: str, contract: Contract) -> None:
+    with pytest.raises(ContractError, match="LCN attends to histories") as caught:
+        declared_histories(job_for(dataset, Peer("lcn", {"name": "lcn"}), "model.histories=[]"), contract)
+    assert_three_parts(caught.value)
+
+
 def test_two_ranks_have_the_losses_of_one(dataset: str) -> None:
     one, (first, second) = run_ranks(losses_of_peers, 1, dataset)[0], run_ranks(losses_of_peers, 2, dataset)
     for peer in PEERS:
