@@ -9,8 +9,10 @@ from cluster.nodes import Node, Place
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.footprint import PROCESS_BYTES, RUN_BYTES, Footprint, footprint_of
-from raytrain.machine import size
+from raytrain.machine import size, this_machine
 from raytrain.resources import Needs, needs_of, num_training_streams
+
+FIX_MEMORY = "Lower tables.dim, data.batch_size or data.window_batches, hash ids to fewer rows, or use machines with more memory."
 
 
 def ends(job: JobConfig) -> tuple[tuple[int, Status, str], ...]:
@@ -26,6 +28,9 @@ def ends(job: JobConfig) -> tuple[tuple[int, Status, str], ...]:
 
 def check_cores(job: JobConfig, place: Place) -> Iterator[Check]:
     """CPUs and GPUs, from the config alone."""
+    if job.scaling.in_process:
+        yield Check("CPUs", "ok", f"one worker in this process, and there are {this_machine().num_cpus:g}")
+        return
     least = needs_of(job, num_training_streams(job))
     for num_workers, severity, suffix in ends(job):
         needs = replace(least, num_workers=num_workers, num_gpus=num_workers if job.scaling.use_gpu else 0)
@@ -40,6 +45,9 @@ def check_memory(job: JobConfig, contract: Contract, place: Place, num_dense: in
     Raises:
         ContractError, TablesError: as ``footprint_of``.
     """
+    if job.scaling.in_process:
+        yield _check_own_memory(footprint_of(job, contract, 1, num_dense), this_machine().memory_available)
+        return
     for num_workers, severity, suffix in ends(job):
         footprint = footprint_of(job, contract, num_workers, num_dense)
         if job.scaling.use_gpu:
@@ -87,12 +95,20 @@ def _check_memory(name: str, job: JobConfig, footprint: Footprint, place: Place,
     asked = [num * footprint.a_worker(use_gpu) + footprint.a_node(node.starts_ray) for num, node in zip(packed, place.nodes, strict=True)]
     num, need, node = min(zip(packed, asked, place.nodes, strict=True), key=lambda row: row[2].memory - row[1])
     found = f"{_arithmetic(footprint, use_gpu, node, num)} = {size(need)}, and {node.name} has {size(node.memory)} available"
-    fix = "Lower tables.dim, data.batch_size or data.window_batches, hash ids to fewer rows, or use machines with more memory."
     if room < wanted:
-        return Check(name, severity, found, fix)
+        return Check(name, severity, found, FIX_MEMORY)
     if need > node.memory:
         return Check(name, "warn", found, "Raise scaling.cpus_per_worker, so that fewer workers share a node.")
     return Check(name, "ok", found)
+
+
+def _check_own_memory(footprint: Footprint, available: int) -> Check:
+    """Of a run in this process: neither Ray nor an object store, and rows are read where they are trained on."""
+    need = footprint.a_worker(False) + footprint.window
+    rows = f"kept validation rows {size(footprint.kept_validation)} + a window of rows {size(footprint.window)}"
+    parts = f"process {size(PROCESS_BYTES)} + {_model(footprint)} + {rows} + a checkpoint's copy {size(footprint.snapshot)}"
+    found = f"{parts} = {size(need)}, and this machine has {size(available)} available"
+    return Check("memory", "ok", found) if need <= available else Check("memory", "fail", found, FIX_MEMORY)
 
 
 def _arithmetic(footprint: Footprint, use_gpu: bool, node: Node, num_workers: int) -> str:

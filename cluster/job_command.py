@@ -61,7 +61,7 @@ def job_command(config: ClusterConfig, words: Sequence[str]) -> JobCommand:
             f"Received: job.backoff_limit={config.job.backoff_limit}, run.name={job.run.name}. "
             "Set job.backoff_limit=0 (a run survives its workers by itself), or leave run.name out."
         )
-    if job.model.name not in DECLARED:
+    if job.model.name not in DECLARED or job.scaling.in_process:
         return JobCommand(line, one_pod(config), 1)
     return JobCommand(line, replicas_for(config, job), warning=short_of(config, job))
 

@@ -117,6 +117,8 @@ def load_bench(path: str | Path, overrides: Sequence[str] = ()) -> BenchConfig:
         ConfigError: the file is missing or no YAML, a key is unknown, a value is out of range.
     """
     config = BenchConfig.parse(with_overrides(parse_yaml(read_text(path), str(path)), tuple(overrides)), str(path))
+    if config.scaling.in_process:
+        raise ConfigError("raytrain bench compares ways to run. Received: scaling.in_process=true. Set it to false.")
     if config.scaling.use_gpu:
         raise ConfigError("raytrain bench measures CPU workers. Received: scaling.use_gpu=true. Set it to false.")
     if config.model.name in TABULAR_MODELS:

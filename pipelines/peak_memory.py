@@ -5,9 +5,9 @@ import gc
 import sys
 from pathlib import Path
 
-from raytrain.training.process import peak_rss_mib
+from raytrain.training.process import forget_peak_rss, peak_rss_mib
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
@@ -24,8 +24,7 @@ class PeakMemory:
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
             if trim is not None:
                 trim(0)
-            # 5: resets the peak alone (man 5 proc_pid_clear_refs).
-            _CLEAR.write_text("5")
+            forget_peak_rss()
         self._before_mib = _resident_mib()
 
     def mib(self) -> float:

@@ -62,7 +62,7 @@ def sides(rows: Mapping[str, ServedRows]) -> tuple[dict[str, tuple[ServedRows, S
         if not len(ours):
             refused[name] = "it and the chain have no scored day in common"
         elif not _same_rows(ours, theirs):
-            refused[name] = "it has scored other rows of the same days: a day was prepared anew in between"
+            refused[name] = "it has scored other rows of the same days, as where a day was prepared anew in between"
         else:
             found[name] = ours, theirs
     return found, refused

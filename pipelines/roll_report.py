@@ -103,6 +103,8 @@ def summary(result: Result) -> str:
         if found["metric"] == "gauc":
             verdict = {"better": "better than", "worse": "worse than"}.get(found["verdict"], "undecided against")
             parts.append(f"It is {verdict} {found['b']} ({signed(found['difference'])}).")
+    if result["not_compared"]:
+        parts.append(f"Not compared: {', '.join(result['not_compared'])}.")
     if result["failed"]:
         parts.append(f"{len(result['failed'])} stages are missing.")
     return " ".join(parts)

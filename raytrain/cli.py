@@ -171,7 +171,7 @@ def export(run: RunPath, output: Annotated[str, typer.Option(help="New directory
 def sweep(
     config: ConfigFile,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this directory, also for more trials")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this sweep; failed trials run again, more may be asked for")] = False,
 ) -> None:
     """Search a job's knobs on validation; the chosen trial alone is scored on the test split. Exits 1 if no trial finished or was scored.
 

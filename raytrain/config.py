@@ -206,11 +206,12 @@ class ScalingSection(Section):
     """On a cluster that grows: how long it is asked for nodes before a job that does not fit is refused. 0 refuses at once."""
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None
-    """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers."""
+    """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers, or takes all in_process."""
     use_gpu: bool = False
     in_process: bool = False
-    """One worker in the command's own process and no Ray, for many short runs, as of a study: nothing is started, and rows are read
-    between steps."""
+    """One worker in the command's own process and no Ray, for many short runs, as of a study: nothing is started, rows are read between
+    steps, checkpoints are saved where they are made, and a failure ends the run, which --resume goes on with. What the other keys of
+    scaling and data.prefetch_batches say is for Ray."""
 
     @property
     def min_workers(self) -> int:
@@ -287,7 +288,7 @@ class JobConfig(Section):
             raise ValueError(
                 "scaling.in_process=true is one worker on the CPU. "
                 f"Received: scaling.num_workers={self.scaling.describe()}, scaling.use_gpu={str(self.scaling.use_gpu).lower()}. "
-                "Set num_workers=1 and use_gpu=false, or leave it to Ray."
+                "Set scaling.num_workers=1 and scaling.use_gpu=false, or scaling.in_process=false to leave it to Ray."
             )
         if self.scaling.elastic and self.training.checkpoint_every_steps is None:
             raise ValueError(

@@ -154,14 +154,14 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
 def refuse_over_ask(job: JobConfig, contract: Contract, training: bool = True) -> None:
     """Refuses what this machine alone can never run, before torch and Ray take their seconds to load.
 
-    Where a cluster is addressed, or a Ray has been started, it decides.
+    Where a cluster is addressed, or a Ray has been started, it decides, unless the run is in this process.
 
     Raises:
         ResourceError: too few CPUs or GPUs, or tables larger than the memory, with the arithmetic.
         ContractError, TablesError: as ``footprint_of``.
     """
     footprint = footprint_of(job, contract, job.scaling.min_workers)
-    if not is_alone():
+    if not is_alone() and not job.scaling.in_process:
         return
     machine = this_machine()
     needs = needs_of(job, num_training_streams(job) if training else 0)

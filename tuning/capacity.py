@@ -7,7 +7,8 @@ from raytrain.machine import MIB, size
 from raytrain.resources import Needs
 
 DRIVER_BYTES = 700 * MIB
-"""Memory that a trial's own process asks Ray for: Python, torch and Ray, 560 MiB seen. It asks for no CPU, since it waits."""
+"""Memory that a trial's own process asks Ray for: Python, torch and Ray, 560 MiB seen. It asks for no CPU: it waits, or its share of them
+is counted here (scaling.in_process). Tables and rows of a run come on top."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A trial is one task a seed: a mapping that its process takes (``tuning.tasks``).
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,7 @@ class SweepPlan(ABC):
                 f"{origin}: A key is set in one place, and a sweep itself sets {', '.join(self.set_by_sweep)}. "
                 f"Received: {taken[0]} in space. Remove it, or change seeds."
             )
-        asked = [self.check(overrides_of(params)) for params in ({}, *points_to_check(sweep.space, NUM_CHECKED_DRAWS))]
-        self.needs = max(asked, key=lambda needs: (needs.num_gpus, needs.total))
+        self.needs = largest(self.check(overrides_of(params)) for params in ({}, *points_to_check(sweep.space, NUM_CHECKED_DRAWS)))
         """Of the largest trial that was looked at."""
 
     @abstractmethod
@@ -167,8 +166,7 @@ class JobPlan(SweepPlan):
             )
 
     def check(self, overrides: Sequence[str]) -> Needs:
-        job = self._job(overrides)
-        return needs_of(job, num_training_streams(job))
+        return needs_of_trial(self._job(overrides))
 
     @property
     def contract(self) -> Contract:
@@ -199,7 +197,11 @@ class JobPlan(SweepPlan):
             job = self._job((*overrides_of(params), f"seed={seed}"))
             run = job.run.model_copy(update={"name": f"{name}-seed{seed}", "storage_path": storage.join("runs"), "tensorboard": False})
             data = job.data.model_copy(update={"path": Storage(job.data.path).uri})
-            tasks.append({"kind": self.kind, "job": job.model_copy(update={"run": run, "data": data}).model_dump(mode="json")})
+            # Trials share the machine: each on all cores would have their threads wait for one another.
+            threads = job.scaling.threads_per_worker or (1 if job.scaling.in_process else None)
+            scaling = job.scaling.model_copy(update={"threads_per_worker": threads})
+            changed = job.model_copy(update={"run": run, "data": data, "scaling": scaling})
+            tasks.append({"kind": self.kind, "job": changed.model_dump(mode="json")})
         return tasks
 
     def best_values(self, params: Params) -> dict[str, Any]:
@@ -234,6 +236,17 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
 
         return RollSweepPlan(sweep, base, path)
     return JobPlan(sweep, base, path)
+
+
+def needs_of_trial(job: JobConfig) -> Needs:
+    """What a run keeps busy as one of several; in a trial's own process it takes as many cores as it has threads, 1 unless it says."""
+    if job.scaling.in_process:
+        return Needs(1, float(job.scaling.threads_per_worker or 1), 0, 0.0)
+    return needs_of(job, num_training_streams(job))
+
+
+def largest(needs: Iterable[Needs]) -> Needs:
+    return max(needs, key=lambda one: (one.num_gpus, one.total))
 
 
 def key_of(override: str) -> str:

@@ -9,10 +9,10 @@ from pipelines.roll_stage import plan_roll
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
-from raytrain.resources import Needs, needs_of
+from raytrain.resources import Needs
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
-from tuning.plan import SweepPlan, Task
+from tuning.plan import SweepPlan, Task, largest, needs_of_trial
 from tuning.space import Params, overrides_of
 from tuning.sweep_config import Sweep
 
@@ -39,8 +39,8 @@ class RollSweepPlan(SweepPlan):
     def check(self, overrides: Sequence[str]) -> Needs:
         """Of the largest stage: a trial's stages come one after the other."""
         roll = self._roll(overrides)
-        jobs = [JobConfig.parse(roll.job_values(kind), kind) for kind in KINDS]
-        return max((needs_of(job, 1) for job in jobs), key=lambda needs: needs.total)
+        kinds = [kind for kind in KINDS if getattr(roll.calendar, kind) is not None]
+        return largest(needs_of_trial(JobConfig.parse(roll.job_values(kind), kind)) for kind in kinds)
 
     @property
     def contract(self) -> Contract:

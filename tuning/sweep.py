@@ -18,7 +18,7 @@ from ray.tune.error import TuneError
 from rich.console import Console
 
 from pipelines.roll_lease import Lease
-from raytrain.errors import RaytrainError, RunError
+from raytrain.errors import RunError
 from raytrain.settings import flat_keys, parse_yaml
 from raytrain.storage import Storage, masked
 from raytrain.training.launch import connect
@@ -150,8 +150,7 @@ def _test_of(plan: SweepPlan, log: TrialLog, storage: Storage, console: Console)
     console.print(f"{best.name} is the best on validation; {plan.how_tested}", highlight=False)
     try:
         scored = [test_task(task, plan.contract.target) for task in plan.tasks_of(best.params, best.name, storage)]
-    except RaytrainError as err:
-        # Hours of trials are worth their report; the same command with --resume scores again.
+    except Exception as err:  # Hours of trials are worth their report, whatever went wrong; --resume scores again.
         why_not = masked(f"{type(err).__name__}: {err}")
         console.print(f"the test figures are missing: {why_not} Go on with --resume.", style="red", markup=False, highlight=False)
         return None, why_not

@@ -79,7 +79,7 @@ def _rolled(task: Task, span: str, pulse: Pulse) -> dict[str, Any]:
     with TemporaryDirectory(prefix="raytrain-roll-") as scratch:
         path = Path(scratch) / "roll.yaml"
         path.write_text(yaml.safe_dump(task["roll"], sort_keys=False), encoding="utf-8")
-        result = run_roll(str(path), (), Console(file=io.StringIO()), first, last, train=train_stage)
+        result = run_roll(str(path), (), Console(file=_Heard(pulse)), first, last, train=train_stage)
     if result["failed"]:
         failure = result["failed"][0]
         raise RunError(f"Every stage of a trial has to finish. Received: {failure['stage']} {failure['state']}. {failure['error']}")

@@ -49,7 +49,7 @@ def joined(streams: list[Iterator[Batch]]) -> Iterator[Batch]:
 
 
 def local_micro_batches(spec: StreamSpec, cursor: bytes = b"") -> Iterator[Batch]:
-    """The same batches as one rank gets, read in this process without a Ray cluster: for tests, profiling and notebooks."""
+    """The same batches as one rank gets, read in this process without a Ray cluster."""
     collate = Collator(spec.contract, spec.domain, spec.histories, spec.event_ages, spec.slices)
     for task in spec.source(1, cursor).get_read_tasks(-1):
         for row in task():

@@ -8,7 +8,7 @@ what this file says, never from a directory listing: a directory exists before i
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyarrow.fs import FileSelector
@@ -131,6 +131,42 @@ def commit(storage: Storage, owner: str, reported: Committed, parent: str | None
     return tuple(name for name in names if name not in needed)
 
 
+def enter(
+    storage: Storage,
+    owner: str,
+    reported: Committed,
+    parent: str | None,
+    is_best: bool,
+    num_kept: int,
+    post: Callable[[dict[str, Any]], None],
+) -> None:
+    """``commit`` of a checkpoint whose files have all been seen in the storage; tells ``post``, and deletes those that it replaces.
+
+    Raises:
+        StreamError: files are missing; StorageError: the storage has failed again and again; RunError as ``commit``.
+    """
+    try:
+        missing = retried(lambda: missing_files(storage, reported))
+        if missing:
+            raise StreamError(
+                f"A checkpoint has to hold the files of its {reported.world_size} workers. Received: {reported.name}, without {missing}. "
+                "Check the storage; then go on from the last checkpoint with --resume."
+            )
+        forgotten = retried(lambda: commit(storage, owner, reported, parent, is_best, num_kept))
+    except OSError as err:
+        raise StorageError(
+            f"A checkpoint has to be entered in {storage.join(COMMITTED)}. Received: {err}. "
+            "Free space, or check the storage and your access; then go on from the last checkpoint with --resume."
+        ) from err
+    size_mib = sum(reported.files.values()) / 2**20
+    post({"kind": "checkpoint", "step": reported.step, "name": reported.name, "best": is_best, "mib": size_mib})
+    for old in forgotten:
+        try:
+            storage.delete_dir(f"{CHECKPOINTS}/{old}")
+        except OSError as err:
+            post({"kind": "warning", "text": f"checkpoint {old} is no longer needed and could not be deleted: {err}"})
+
+
 def _check_owner(storage: Storage, owner: str) -> None:
     found = storage.read_text(OWNER)
     if found != owner:
@@ -156,25 +192,12 @@ class CommitCallback(UserCallback):
         files = {name: size for rank in metrics for name, size in rank["files"].items()}
         name = checkpoint.path.removeprefix(storage.path(CHECKPOINTS) + "/")
         reported = Committed(name=name, step=first["step"], world_size=first["world_size"], cursor=first["cursor"], files=files, best=None)
-        try:
-            missing = retried(lambda: missing_files(storage, reported))
-            if missing or len(metrics) != reported.world_size:
-                raise StreamError(
-                    f"A checkpoint has to hold the files of its {reported.world_size} workers. Received: {name} of {len(metrics)} workers, "
-                    f"without {missing}. Check the storage; then go on from the last checkpoint with --resume."
-                )
-            forgotten = retried(lambda: commit(storage, self._owner, reported, first["parent"], first["best"], self._num_kept))
-        except OSError as err:
-            raise StorageError(
-                f"A checkpoint has to be entered in {storage.join(COMMITTED)}. Received: {err}. "
-                "Free space, or check the storage and your access; then go on from the last checkpoint with --resume."
-            ) from err
-        self._post({"kind": "checkpoint", "step": reported.step, "name": name, "best": first["best"], "mib": sum(files.values()) / 2**20})
-        for old in forgotten:
-            try:
-                storage.delete_dir(f"{CHECKPOINTS}/{old}")
-            except OSError as err:
-                self._post({"kind": "warning", "text": f"checkpoint {old} is no longer needed and could not be deleted: {err}"})
+        if len(metrics) != reported.world_size:
+            raise StreamError(
+                f"A checkpoint is of all {reported.world_size} workers. Received: {name} of {len(metrics)}. Go on from the last checkpoint "
+                "with --resume."
+            )
+        enter(storage, self._owner, reported, first["parent"], first["best"], self._num_kept, self._post)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         ours = our_error(worker_exceptions.values())

@@ -42,6 +42,7 @@ class Delivery:
         while not self._closing.wait(POLL_INTERVAL_S):
             with contextlib.suppress(RayError):
                 self._drain()
+            self._progress.tick()
 
     def _drain(self) -> None:
         for record in ray.get(self.mailbox.take.remote()):

@@ -26,15 +26,13 @@ from raytrain.training.commit import CHECKPOINTS
 from raytrain.training.start import plan_start, snapshot_vectors
 
 SUMMARY_FILE = "vectors.json"
-UNKNOWN = 0
-"""The id whose row holds the vector of everybody that no month knows."""
 ROWS_PER_FILE = 1 << 20
 
 
 def export_vectors(path: str, output: str, console: Console) -> dict[str, Any]:
     """Writes ``<feature>-00000.parquet``, ... with columns id, value (where the data set has a vocabulary), months, vector.
 
-    Ids that no month knows share the vector of id 0, which is written once. months: how many of the newest T know the id.
+    Ids that no month knows share one vector, the row without an id. months: how many of the newest T know the id.
 
     Returns:
         What vectors.json holds: the snapshots, and of each feature its ids and the size of a vector.
@@ -64,13 +62,13 @@ def export_vectors(path: str, output: str, console: Console) -> dict[str, Any]:
         months = [snapshot[feature] for snapshot in snapshots]
         # Months that there are not know no id; they are the oldest.
         months = [torch.zeros_like(months[0])] * (model.months - len(months)) + months
-        known = torch.stack([(month != 0).any(1) for month in months]).any(0)
-        known[UNKNOWN] = True
-        ids = torch.nonzero(known)[:, 0]
+        ids = torch.nonzero(torch.stack([(month != 0).any(1) for month in months]).any(0))[:, 0]
         values = _values(data, table)
-        for number, part in enumerate(torch.split(ids, ROWS_PER_FILE)):
+        nobody = _rows(None, torch.zeros(1, model.months, model.month_dim), fusion, values)
+        for number, part in enumerate(torch.split(ids, ROWS_PER_FILE) or [ids]):
             buffer = io.BytesIO()
-            pq.write_table(_rows(part, torch.stack([month[part] for month in months], dim=1), fusion, values), buffer)
+            rows = _rows(part, torch.stack([month[part] for month in months], dim=1), fusion, values)
+            pq.write_table(rows if number else pa.concat_tables([nobody, rows]), buffer)
             target.write_bytes(f"{feature}-{number:05d}.parquet", buffer.getvalue())
         features[feature] = {"num_ids": len(ids), "dim": model.fusion.num_outputs}
         console.print(f"{feature}: {len(ids):,} vectors of {model.fusion.num_outputs} numbers", highlight=False)
@@ -89,16 +87,17 @@ def _fusion(model: EcdctrModel, checkpoint: Storage, feature: str) -> MonthFusio
 
 
 @torch.no_grad()
-def _rows(ids: Tensor, months: Tensor, fusion: MonthFusion, values: pa.Array | None) -> pa.Table:
-    """ids int64 [B], months float32 [B, T, d_T] -> a row an id."""
+def _rows(ids: Tensor | None, months: Tensor, fusion: MonthFusion, values: pa.Array | None) -> pa.Table:
+    """ids int64 [B], None for one row without an id; months float32 [B, T, d_T] -> a row an id."""
     vectors = fusion(months).numpy()
+    known = pa.array([None], pa.int64()) if ids is None else pa.array(ids.numpy())
     columns = {
-        "id": pa.array(ids.numpy()),
+        "id": known,
         "months": pa.array(known_months(months).sum((1, 2)).to(torch.int8).numpy()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
     }
     if values is not None:
-        columns["value"] = values.take(pa.array(ids.numpy()))
+        columns["value"] = values.take(known)
     return pa.table(columns)
 
 

@@ -4,10 +4,13 @@ The worker, its streams' order and its checkpoints are those of a run on Ray, so
 other left.
 """
 
+import hashlib
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,16 @@ from rich.console import Console
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.cursor import hash_of
 from raytrain.data.micro_batches import local_micro_batches
-from raytrain.storage import Storage
+from raytrain.errors import StorageError
+from raytrain.storage import Storage, retried
 from raytrain.training.checkpoint import save_checkpoint
-from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, commit, take_over
+from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, enter, take_over
 from raytrain.training.delivery import Watch
 from raytrain.training.loop import Learner
 from raytrain.training.parallel import World
+from raytrain.training.process import forget_peak_rss
 from raytrain.training.progress import Progress
+from raytrain.training.session import within
 from raytrain.training.torch_setup import set_up_torch
 from raytrain.training.worker import Assignment, work
 
@@ -44,6 +50,8 @@ def run_in_process(assignment: Assignment, storage: Storage, console: Console, w
     """
     job = assignment.job
     set_up_torch(assignment.threads, job.training.deterministic)
+    # What ran here before is not this run's.
+    forget_peak_rss()
     progress = Progress(storage if assignment.train else None, job.run.tensorboard, console)
     owner = take_over(storage) if assignment.train else ""
     console.print(f"training in this process, {assignment.threads} thread(s)" if assignment.train else "scoring in this process")
@@ -63,6 +71,10 @@ class ProcessSession:
         self._job, self._storage, self._owner = job, storage, owner
         self._progress, self._watch = progress, watch
         self._goes_on = True
+        # A process that was killed amid a checkpoint has left its copy; nobody else has this run.
+        self._copies = f"raytrain-{hashlib.sha256(storage.uri.encode()).hexdigest()[:16]}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{self._copies}*"):
+            shutil.rmtree(left, ignore_errors=True)
         self.parent: str | None = None
 
     def log(self, record: dict[str, Any]) -> None:
@@ -73,21 +85,25 @@ class ProcessSession:
     def checkpoint(self, learner: Learner, step: int, metrics: dict[str, float], best: bool, files: dict[str, bytes]) -> None:
         name = f"launch-{self._owner}/step-{step:08d}-{secrets.token_hex(3)}"
         files = files | {CONFIG_FILE: yaml.safe_dump(self._job.model_dump(mode="json"), sort_keys=False).encode()}
-        with tempfile.TemporaryDirectory(prefix="raytrain-checkpoint-") as directory:
+        with tempfile.TemporaryDirectory(prefix=self._copies) as directory:
             save_checkpoint(directory, learner.tables, learner.network, learner.optimizer)
-            sizes = {file: len(data) for file, data in files.items()}
             for file, data in files.items():
-                self._storage.write_bytes(f"{CHECKPOINTS}/{name}/{file}", data)
-            for path in Path(directory).iterdir():
-                sizes[path.name] = path.stat().st_size
-                self._storage.write_bytes(f"{CHECKPOINTS}/{name}/{path.name}", path.read_bytes())
+                (Path(directory) / file).write_bytes(data)
+            saved = sorted(Path(directory).iterdir())
+            sizes = {path.name: path.stat().st_size for path in saved}
+            try:
+                for path in saved:
+                    upload = partial(self._storage.write_bytes, f"{CHECKPOINTS}/{name}/{path.name}", path.read_bytes())
+                    within(self._job.training.storage_timeout_s, partial(retried, upload))
+            except OSError as err:
+                raise StorageError(
+                    f"A checkpoint has to reach {self._storage.join(CHECKPOINTS)}. Received: {err}. "
+                    "Free space, or check the storage and your access; then go on from the last checkpoint with --resume."
+                ) from err
         cursor = hash_of(files.get(CURSOR_FILE, b""))
         reported = Committed(name=name, step=step, world_size=1, cursor=cursor, files=sizes, best=None)
-        forgotten = commit(self._storage, self._owner, reported, self.parent, best, self._job.training.keep_checkpoints)
+        enter(self._storage, self._owner, reported, self.parent, best, self._job.training.keep_checkpoints, self.log)
         self.parent = name
-        self.log({"kind": "checkpoint", "step": step, "name": name, "best": best, "mib": sum(sizes.values()) / 2**20})
-        for old in forgotten:
-            self._storage.delete_dir(f"{CHECKPOINTS}/{old}")
 
     def goes_on(self, step: int) -> bool:
         return self._goes_on

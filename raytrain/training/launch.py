@@ -56,7 +56,8 @@ def wait_for_nodes(needs: Needs, resources: Callable[[], Mapping[str, float]], r
 
 
 def threads_per_worker(job: JobConfig) -> int:
-    """Torch threads of a worker: as configured, else its share of this machine's cores after one is left to read tasks, if there are any.
+    """Torch threads of a worker: as configured, else its share of this machine's cores after one is left to read tasks; all of them for a
+    run in this process, which reads between steps.
 
     The core matters: OpenMP threads wait for each other by spinning, and a worker with two threads on two cores fell from
     6,100 to 650 samples/s whenever a read task ran, where one thread held 4,000.

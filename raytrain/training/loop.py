@@ -89,7 +89,7 @@ def build_network(job: JobConfig, contract: Contract, facts: LabelFacts | None) 
 
 
 class Session(Protocol):
-    """The loop's surroundings: Ray Train in a job, a list in tests."""
+    """The loop's surroundings: Ray Train, the command's own process, or a list in tests."""
 
     def log(self, record: dict[str, Any]) -> None:
         """A line of progress; only rank 0's reach the user."""

@@ -24,6 +24,13 @@ def peak_rss_mib() -> int:
     return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def forget_peak_rss() -> None:
+    """Sets the mark that ``peak_rss_mib`` reads back to the present, on Linux; elsewhere it stands for the whole process."""
+    if sys.platform == "linux":
+        # 5: resets the peak alone (man 5 proc_pid_clear_refs).
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def quieten() -> None:
     """Leaves errors of Ray, TorchRec and torch on the screen and their advice off it; our own warnings stay."""
     for name in NOISY_LOGGERS:

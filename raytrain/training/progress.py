@@ -60,7 +60,13 @@ class Progress:
             for name, value in scalars(record, self._board_slices).items():
                 self._board.add_scalar(name, value, record["step"])
         # What a checkpoint includes should outlive the driver as it does.
-        if record["kind"] == "checkpoint" or time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
+        if record["kind"] == "checkpoint":
+            self._flush()
+        self.tick()
+
+    def tick(self) -> None:
+        """Called now and then: writes what has not been written for a while."""
+        if time.monotonic() - self._flushed > FLUSH_INTERVAL_S:
             self._flush()
 
     def close(self) -> None:

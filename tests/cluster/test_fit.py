@@ -9,7 +9,7 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, Domain, Feature, Split, Table
 from raytrain.errors import TablesError
 from raytrain.footprint import PROCESS_BYTES, RUN_BYTES
-from raytrain.machine import GIB, MIB
+from raytrain.machine import GIB, MIB, Machine
 from raytrain.settings import with_overrides
 
 SPLITS = {name: Split(path=name, num_rows=100, num_positives=50) for name in ("train", "valid", "test")}
@@ -165,3 +165,17 @@ def test_windows_larger_than_the_object_store_are_a_warning():
     assert check.status == "warn"
     assert "2 windows of 585.9 MiB" in check.found
     assert memory(machine())["object store"].status == "ok"
+
+
+def test_a_run_in_process_is_held_to_this_machine_without_ray(monkeypatch):
+    monkeypatch.setattr("cluster.fit.this_machine", lambda: Machine(2.0, 8 * GIB, 2 * GIB))
+    options = ("scaling.in_process=true", "tables.backend=local")
+    far = cluster(64 * GIB)
+    assert cores(far, *options)["CPUs"].found == "one worker in this process, and there are 2"
+    check = memory(far, *options)["memory"]
+    assert check.status == "ok"
+    assert "object store" not in check.found
+    assert "Ray" not in check.found
+    check = memory(far, *options, "tables.dim=512")["memory"]
+    assert check.status == "fail"
+    assert "and this machine has 2.0 GiB available" in check.found

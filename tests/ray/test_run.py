@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pyarrow.parquet as pq
@@ -77,14 +78,25 @@ def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:
     assert evaluate(f"{runs}/first", "test", None, scaling, SILENT)["target"] == pytest.approx(test["target"], rel=1e-5)
 
 
-def test_a_run_in_this_process_trains_to_the_figures_of_one_on_ray_and_either_scores_the_other(dataset: str, tmp_path: Path) -> None:
+def _interrupt_later(record: dict[str, Any]) -> bool:
+    if record["epoch"] > 1:
+        raise KeyboardInterrupt
+    return True
+
+
+def test_a_run_in_this_process_trains_to_the_figures_of_one_on_ray_which_goes_on_with_what_it_left(dataset: str, tmp_path: Path) -> None:
     own = ("scaling.num_workers=1", "scaling.threads_per_worker=1", "training.deterministic=true")
     on_ray = train(job_for(dataset, str(tmp_path), "run.name=ray", *own), SILENT)
     in_process = train(job_for(dataset, str(tmp_path), "run.name=own", "scaling.in_process=true", *own), SILENT)
     assert in_process["test"]["target"] == pytest.approx(on_ray["test"]["target"], rel=1e-6)
-    for run, where in (("own", "false"), ("ray", "true")):
-        again = evaluate(f"{tmp_path}/{run}", "test", None, (f"scaling.in_process={where}",), SILENT)
-        assert again["target"] == pytest.approx(on_ray["test"]["target"], rel=1e-6)
+    again = evaluate(f"{tmp_path}/ray", "test", None, ("scaling.in_process=true",), SILENT)
+    assert again["target"] == pytest.approx(on_ray["test"]["target"], rel=1e-6)
+    begun = job_for(dataset, str(tmp_path), "run.name=both", "scaling.in_process=true", *own)
+    with pytest.raises(KeyboardInterrupt):
+        train(begun, SILENT, watch=_interrupt_later)
+    both = train(job_for(dataset, str(tmp_path), "run.name=both", *own), SILENT, resume=True)
+    assert [start["step"] > 0 for start in both["starts"]] == [False, True]
+    assert both["test"]["target"] == pytest.approx(on_ray["test"]["target"], rel=1e-6)
 
 
 def test_one_worker_predicts_each_row_once_and_to_the_same_figures(

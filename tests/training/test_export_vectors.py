@@ -18,7 +18,7 @@ from raytrain.settings import with_overrides
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_weights
 from raytrain.training.commit import CHECKPOINTS
-from raytrain.training.export_vectors import UNKNOWN, export_vectors
+from raytrain.training.export_vectors import export_vectors
 from raytrain.training.loop import build_learner
 from raytrain.training.parallel import World
 from raytrain.training.specs import training_specs
@@ -68,8 +68,8 @@ def test_every_row_finds_the_vectors_that_its_network_would_compute(served: JobC
     for number, feature in enumerate(("user", "item")):
         rows = pq.read_table(tmp_path / "vectors" / f"{feature}-00000.parquet").to_pylist()
         of_id = {row["id"]: row for row in rows}
-        assert len(of_id) == len(rows) == summary["features"][feature]["num_ids"]
-        found = [of_id.get(one, of_id[UNKNOWN]) for one in batch.ids[feature].tolist()]
+        assert len(of_id) == len(rows) == summary["features"][feature]["num_ids"] + 1
+        found = [of_id.get(one, of_id[None]) for one in batch.ids[feature].tolist()]
         torch.testing.assert_close(torch.tensor([row["vector"] for row in found]), parts[2 * number])
         assert [row["months"] for row in found] == parts[2 * number + 1].sum(1).tolist()
         assert {row["months"] for row in rows} > {0}

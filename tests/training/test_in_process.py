@@ -1,16 +1,25 @@
 """A run in the command's own process: trained, interrupted, resumed, watched, scored."""
 
+import errno
 import json
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from rich.console import Console
 
 from raytrain.config import JobConfig
-from raytrain.errors import ConfigError
+from raytrain.errors import ConfigError, StorageError
 from raytrain.run import evaluate, train
 from raytrain.settings import with_overrides
+from raytrain.storage import Storage
+from raytrain.training.in_process import ProcessSession
+from raytrain.training.progress import Progress
 from tests.data.build import build_dataset
 
 SILENT = Console(quiet=True)
@@ -84,6 +93,52 @@ def test_an_interrupted_run_resumes_to_the_same_losses_and_figures(finished: Pat
     assert len(result["starts"]) == 2
 
 
+def test_a_kill_leaves_nothing_that_the_next_launch_does_not_mend(finished: Path, dataset: str, tmp_path: Path) -> None:
+    """kill -9 amid a save, after some of its files have been written."""
+    job = job_for(dataset, tmp_path)
+    driver = f"""
+import os, signal
+from rich.console import Console
+from raytrain.config import JobConfig
+from raytrain.run import train
+from raytrain.storage import Storage
+
+write, saved = Storage.write_bytes, []
+
+def mortal(self, name, data):
+    write(self, name, data)
+    saved.append(name)
+    if len([one for one in saved if "step-" in one]) == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Storage.write_bytes = mortal
+train(JobConfig.parse({job.model_dump(mode="json")!r}, "test"), Console(quiet=True))
+"""
+    ended = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    run = tmp_path / "first"
+    torn = {path.parent.name + "/" + path.name for path in run.glob("checkpoints/*/step-*")}
+    result = train(job, SILENT, resume=True)
+    left = {path.parent.name + "/" + path.name for path in run.glob("checkpoints/*/step-*")}
+    assert len(torn - left) >= 1
+    assert result["test"] == json.loads((finished / "result.json").read_text())["test"]
+    copies = ProcessSession(job, Storage(str(run)), "", Progress(None, False, SILENT), None)._copies
+    assert not list(Path(tempfile.gettempdir()).glob(f"{copies}*"))
+
+
+def test_a_storage_that_refuses_says_so(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Storage.write_bytes
+
+    def refuse(self: Storage, name: str, data: bytes) -> None:
+        if "step-" in name:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        write(self, name, data)
+
+    monkeypatch.setattr(Storage, "write_bytes", refuse)
+    with pytest.raises(StorageError, match=r"A checkpoint has to reach .* no space left on device.*--resume"):
+        train(job_for(dataset, tmp_path), SILENT)
+
+
 def test_who_watches_ends_a_run(dataset: str, tmp_path: Path) -> None:
     result = train(job_for(dataset, tmp_path), SILENT, watch=lambda record: record["epoch"] < 2)
     assert result["stopped_early"]
@@ -92,9 +147,11 @@ def test_who_watches_ends_a_run(dataset: str, tmp_path: Path) -> None:
 
 
 def test_sharded_tables_train_in_process_to_the_figures_of_local_ones(finished: Path, dataset: str, tmp_path: Path) -> None:
-    result = train(job_for(dataset, tmp_path, "tables.backend=sharded"), SILENT)
     undisturbed = json.loads((finished / "result.json").read_text())
-    assert result["test"]["target"] == pytest.approx(undisturbed["test"]["target"], rel=1e-4)
+    for name in ("first", "second"):
+        result = train(job_for(dataset, tmp_path, "tables.backend=sharded", f"run.name={name}"), SILENT)
+        assert result["test"]["target"] == pytest.approx(undisturbed["test"]["target"], rel=1e-4)
+    assert not dist.is_initialized()
 
 
 @pytest.mark.parametrize("override", ["scaling.num_workers=2", "scaling.use_gpu=true", "scaling.num_workers={min: 1, max: 2}"])

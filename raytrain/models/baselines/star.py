@@ -20,25 +20,7 @@ from raytrain.model_config import DinModel, StarModel
 from raytrain.models.baselines.din import DinInterest
 from raytrain.models.layers.mlp import mlp
 from raytrain.models.layers.sequence_network import PerHistory, SequenceNetwork
-from raytrain.models.layers.weighted_batch_norm import WeightedBatchNorm
-
-
-class PartitionedNorm(nn.Module):
-    """Batch norm with moments, scale and shift of each domain, and a scale and a shift that all share."""
-
-    def __init__(self, num_domains: int, num_features: int) -> None:
-        super().__init__()
-        self.of = nn.ModuleList(WeightedBatchNorm(num_features) for _ in range(num_domains))
-        self.scale = nn.Parameter(torch.ones(num_features))
-        self.shift = nn.Parameter(torch.zeros(num_features))
-
-    def forward(self, inputs: Tensor, weight: Tensor, domain: Tensor) -> Tensor:
-        """inputs [B, I], weight [B], domain int64 [B] -> [B, I]. A collective while training."""
-        outputs = inputs
-        for number, norm in enumerate(self.of):
-            is_own = domain == number
-            outputs = torch.where(is_own[:, None], norm(inputs, weight * is_own), outputs)
-        return outputs * self.scale + self.shift
+from raytrain.models.layers.weighted_batch_norm import PartitionedNorm
 
 
 class StarLinear(nn.Module):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from raytrain.models.layers.weighted_batch_norm import WeightedBatchNorm
+from raytrain.models.layers.weighted_batch_norm import PartitionedNorm, WeightedBatchNorm
 
 Reset = Literal["keep", "reset_statistics", "reset"]
 
@@ -38,5 +38,5 @@ class BatchNormHead(nn.Module):
 def reset_batch_norm(network: nn.Module, mode: Reset) -> None:
     """What a network that starts from another's weights does with its batch norm, for rows of another distribution."""
     for module in network.modules():
-        if mode != "keep" and isinstance(module, WeightedBatchNorm):
+        if mode != "keep" and isinstance(module, WeightedBatchNorm | PartitionedNorm):
             module.reinitialise(affine=mode == "reset")

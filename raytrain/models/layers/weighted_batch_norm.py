@@ -57,3 +57,28 @@ class WeightedBatchNorm(nn.Module):
         if affine:
             self.weight.fill_(1.0)
             self.bias.zero_()
+
+
+class PartitionedNorm(nn.Module):
+    """Batch norm with moments, scale and shift of each domain, and a scale and a shift that all share."""
+
+    def __init__(self, num_domains: int, num_features: int) -> None:
+        super().__init__()
+        self.of = nn.ModuleList(WeightedBatchNorm(num_features) for _ in range(num_domains))
+        self.scale = nn.Parameter(torch.ones(num_features))
+        self.shift = nn.Parameter(torch.zeros(num_features))
+
+    def forward(self, inputs: Tensor, weight: Tensor, domain: Tensor) -> Tensor:
+        """inputs [B, F], weight [B], domain int64 [B] -> [B, F]. A collective while training."""
+        outputs = inputs
+        for number, norm in enumerate(self.of):
+            is_own = domain == number
+            outputs = torch.where(is_own[:, None], norm(inputs, weight * is_own), outputs)
+        return outputs * self.scale + self.shift
+
+    @torch.no_grad()
+    def reinitialise(self, affine: bool) -> None:
+        """What all domains share of ``WeightedBatchNorm.reinitialise``; each domain's own norm has its own."""
+        if affine:
+            self.scale.fill_(1.0)
+            self.shift.zero_()

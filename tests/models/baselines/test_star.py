@@ -3,7 +3,9 @@
 import torch
 
 from raytrain.model_config import StarModel
-from raytrain.models.baselines.star import PartitionedNorm, StarHead, StarLinear
+from raytrain.models.baselines.star import StarHead, StarLinear
+from raytrain.models.ecdctr.batch_norm import reset_batch_norm
+from raytrain.models.layers.weighted_batch_norm import PartitionedNorm
 
 DOMAIN = torch.tensor([0, 1, 0, 1])
 
@@ -47,3 +49,13 @@ def test_gradients_are_those_of_finite_differences() -> None:
     head = StarHead(StarModel(hidden_units=(4,), auxiliary_units=(3,)), 2, 5).double()
     inputs = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda rows: head(rows, torch.ones(4).double(), DOMAIN), (inputs,))
+
+
+def test_a_new_start_forgets_what_domains_share_too() -> None:
+    norm = PartitionedNorm(2, 1)
+    norm(torch.tensor([[1.0], [5.0]]), torch.ones(2), torch.tensor([0, 1]))
+    with torch.no_grad():
+        norm.scale.fill_(3.0)
+    reset_batch_norm(norm, "reset")
+    assert norm.scale.item() == 1.0
+    assert [one.running_mean.item() for one in norm.of] == [0.0, 0.0]
