@@ -1,0 +1,52 @@
+"""What a trial's process does with a task: it trains, gives signs of life, and is scored once it is chosen."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from raytrain.storage import Storage
+from tests.tuning.sweeps import plan_in
+from tuning import sweep
+from tuning.tasks import run_task
+from tuning.tasks import test_task as score_task
+from tuning.trial_log import TrialLog, TrialRecord
+
+IN_PROCESS = ("scaling.in_process=true", "tables.backend=local", "training.log_every_steps=1")
+PARAMS = {"tables.lr": 0.05, "model.hidden_units": [8]}
+
+
+def test_a_trial_in_its_own_process_trains_on_one_thread_with_signs_of_life_and_is_scored_on_test(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, *IN_PROCESS)
+    (task,) = plan.tasks_of(PARAMS, "trial-0000", Storage(str(tmp_path / "sweep")))
+    assert task["job"]["scaling"]["threads_per_worker"] == 1
+    epochs, num_pulses = [], 0
+
+    def watch(record: dict[str, float]) -> bool:
+        epochs.append(record["epoch"])
+        return len(epochs) < 2
+
+    def pulse() -> bool:
+        nonlocal num_pulses
+        num_pulses += 1
+        return True
+
+    values = run_task(task, watch, pulse, ["auc", "train_s"])
+    assert epochs == [1.0, 2.0]
+    assert num_pulses > 10
+    assert 0 < values["auc"] < 1
+    assert run_task(task, watch, pulse, ["auc", "train_s"]) == values, "a finished run is read, not trained again"
+    assert 0 < score_task(task, plan.contract.target)["auc"] < 1
+
+
+def test_a_sweep_whose_best_cannot_be_scored_says_why_and_keeps_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    plan, storage = plan_in(tmp_path), Storage(str(tmp_path / "sweep"))
+    log = TrialLog(storage)
+    assert sweep._test_of(plan, log, storage, Console(quiet=True)) == (None, "no trial finished")
+    log.write(TrialRecord(0, PARAMS, "finished", {"auc": 0.6}))
+    monkeypatch.setattr(sweep, "test_task", gone)
+    assert sweep._test_of(plan, log, storage, Console(quiet=True)) == (None, "OSError: the disk is gone")
+    assert not storage.exists("test/trial-0000.yaml")
