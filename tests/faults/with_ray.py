@@ -68,7 +68,7 @@ def run_seed(
         data, run = f"{directory}/data", f"{runs or directory}/seed-{seed}"
         num_target, num_source = draw.integers(120, 260, size=2).tolist()
         write_counting_dataset(data, num_target, num_source, row_group_rows=int(draw.integers(10, 60)))
-        served = _copied(data, f"{runs}/data-{seed}") if data_too else data
+        served = copied(data, f"{runs}/data-{seed}") if data_too else data
         overrides = [
             f"run.name=seed-{seed}",
             f"training.deterministic={bool(draw.integers(4))}",
@@ -113,7 +113,8 @@ def run_seed(
     return Outcome(seed, tuple(story), tuple(fired), time.monotonic() - started)
 
 
-def _copied(directory: str, uri: str) -> str:
+def copied(directory: str, uri: str) -> str:
+    """Every file below the local ``directory``, now below ``uri`` as well; returns that."""
     storage = Storage(uri)
     for file in Path(directory).rglob("*"):
         if file.is_file():

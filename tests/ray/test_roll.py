@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,27 +21,36 @@ SILENT = Console(quiet=True)
 SERVED = FIRST_DAY + timedelta(days=24)
 
 
-@pytest.fixture(scope="module")
-def roll_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two days of ads after 24, in October: one snapshot, one weekly model, two daily ones."""
-    root: Path = tmp_path_factory.mktemp("roll")
-    build_dataset(root / "data", num_users=80, num_items=40, num_days=28, events_per_user=40, source_events_per_user=60, by_day=True)
+def build_rolled(path: Path) -> None:
+    """Four weeks by day, the last of them in October."""
+    build_dataset(path, num_users=80, num_items=40, num_days=28, events_per_user=40, source_events_per_user=60, by_day=True)
+
+
+def rolled_values(data: str, output: str, **scaling: Any) -> dict[str, Any]:
+    """Two days of ads after 24: one snapshot, one weekly model, two daily ones."""
     network = {"name": "ecdctr", "months": 1, "month_dim": 8, "hidden_units": [16], "attention_units": [8], "num_heads": 2}
-    values = {
+    return {
         "name": "tiny",
         "calendar": {"first_day": SERVED, "last_day": SERVED + timedelta(days=1), "actr": {"mode": "incremental", "window_days": 14}},
         "base": {
-            "data": {"path": str(root / "data"), "batch_size": 64, "history_length": 20, "cpus_per_read_task": 0.25},
+            "data": {"path": data, "batch_size": 64, "history_length": 20, "cpus_per_read_task": 0.25},
             "tables": {"dim": 8},
             "training": {"checkpoint_every_steps": 20},
-            "scaling": {"cpus_per_worker": 0.5},
+            "scaling": {"cpus_per_worker": 0.5, **scaling},
         },
         "tpm": {"model": {"name": "tpm", "features": ["user", "item", "country"], "hidden_units": [8]}},
         "cpm": {"model": network},
         "actr": {"model": network},
-        "output": str(root / "roll"),
+        "output": output,
         "num_resamples": 50,
     }
+
+
+@pytest.fixture(scope="module")
+def roll_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root: Path = tmp_path_factory.mktemp("roll")
+    build_rolled(root / "data")
+    values = rolled_values(str(root / "data"), str(root / "roll"))
     file = root / "roll.yaml"
     file.write_text(yaml.safe_dump(values))
     return file
