@@ -56,6 +56,8 @@ def write_report(storage: Storage, result: dict[str, Any], records: list[dict[st
             summary=_summary(metrics, result, baselines, target) if target else "Trained, and scored on nothing: no test rows were named.",
             hint=_AMOUNT_HINT if _titles(metrics) is AMOUNT_TITLES else _CLICK_HINT,
             tiles=_tiles(metrics) if target else [],
+            # Once each: a launch that goes on says again what the one before it said.
+            warnings=list(dict.fromkeys(masked(record["text"]) for record in records if record["kind"] == "warning")),
             tables=[_table(domain, result, baselines) for domain in result["test"]],
             charts=charts(records, result.get("best_step")),
             ledger=ledger_table(result["model_logs"].get("gain")),

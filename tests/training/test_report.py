@@ -181,6 +181,15 @@ def test_undefined_metrics_are_a_dash(tmp_path: Path) -> None:
     assert "nan" not in text
 
 
+def test_what_a_run_warned_of_stands_in_its_report_once(tmp_path: Path) -> None:
+    warning = {"kind": "warning", "text": "Slices are too impure for their gain to mean anything: <79%> of s3://key:secret@bucket."}
+    text, _ = page(tmp_path, result("din", metrics(0.8, 0.75, 0.5), **steps()), [*records(), warning, warning])
+    assert text.count("too impure for their gain") == 1
+    assert "&lt;79%&gt;" in text
+    assert "secret" not in text
+    assert "Mind</h2>" not in page(tmp_path, result("din", metrics(0.8, 0.75, 0.5), **steps()), records())[0]
+
+
 def test_what_users_wrote_is_escaped(tmp_path: Path) -> None:
     text, _ = page(tmp_path, result("<b>din</b>", metrics(0.79, 0.72, 0.54)), [], config="name: <script>alert(1)</script>\n")
     assert "<script" not in text
