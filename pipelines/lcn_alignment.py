@@ -7,22 +7,16 @@ with. Shapes: S items of the source, T of the target, N and M vectors, E their s
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from pipelines.discrepancy import discrepancy, some
 from pipelines.lcn_partners import Partners
 from pipelines.lcn_run import LcnRun, interest_of
 
-BANDWIDTHS = (0.5, 1.0, 2.0)
-"""Of the RBF kernels, times the median distance (our choice, as in section 4 of our notes)."""
 TOP = (10, 50)
 """k of recall@k"""
-_NUM_SPLITS = 100
-_MAX_KERNEL_ITEMS = 2_000
-"""Of each domain"""
-_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -131,57 +125,11 @@ def uniformity(vectors: Tensor) -> float:
     return float(((gaussian.sum() - gaussian.diagonal().sum()) / (num * (num - 1))).log())
 
 
-@dataclass(frozen=True)
-class Discrepancy:
-    """How differently two sets of vectors are distributed."""
-
-    mmd_squared: float
-    """About 0 for one distribution; below 0 by chance"""
-    by_chance: float
-    """95th percentile over random splits of all vectors into two sets of these sizes"""
-
-
-def discrepancy(first: Tensor, second: Tensor) -> Discrepancy:
-    """Unbiased squared maximum mean discrepancy (Gretton et al., JMLR 13, 2012, eq. 3) of [N, E] and [M, E] with the mean of RBF
-    kernels exp(-d^2 / (2 h^2)), h being ``BANDWIDTHS`` times the median distance of all pairs of both sets."""
-    everything = torch.cat([first, second]).double()
-    num, length = len(everything), everything.square().sum(1)
-    squared = (length[:, None] + length - 2.0 * everything @ everything.t()).clamp(min=0.0)
-    median = squared[torch.ones(num, num, dtype=torch.bool).triu(1)].median()
-    kernel = torch.stack([torch.exp(-squared / (2.0 * width**2 * median)) for width in BANDWIDTHS]).mean(0)
-    kernel.fill_diagonal_(0.0)
-    draw = np.random.default_rng(_SEED)
-    is_first = np.zeros((num, 1 + _NUM_SPLITS))
-    is_first[: len(first)] = 1.0
-    for split in range(1, 1 + _NUM_SPLITS):
-        is_first[:, split] = draw.permutation(is_first[:, split])
-    found = _mmd_squared(kernel, torch.from_numpy(is_first))
-    return Discrepancy(float(found[0]), float(found[1:].quantile(0.95)))
-
-
-def _mmd_squared(kernel: Tensor, is_first: Tensor) -> Tensor:
-    """[splits]: of each column of is_first [N + M, splits], from a kernel matrix with an empty diagonal."""
-    is_second = 1.0 - is_first
-    num_first, num_second = is_first.sum(0), is_second.sum(0)
-    within_first = (is_first * (kernel @ is_first)).sum(0) / (num_first * (num_first - 1))
-    of_second = kernel @ is_second
-    within_second = (is_second * of_second).sum(0) / (num_second * (num_second - 1))
-    return within_first + within_second - 2.0 * (is_first * of_second).sum(0) / (num_first * num_second)
-
-
-def _some(vectors: Tensor) -> Tensor:
-    """A fixed draw of the rows where there are many: a kernel matrix grows with their square."""
-    if len(vectors) <= _MAX_KERNEL_ITEMS:
-        return vectors
-    chosen = np.random.default_rng(_SEED).choice(len(vectors), _MAX_KERNEL_ITEMS, replace=False)
-    return vectors[torch.from_numpy(np.sort(chosen))]
-
-
 def alignment_numbers(vectors: DomainVectors, found: Partners) -> dict[str, float]:
     """All of one space; pairs are partners beyond chance."""
     weight = torch.from_numpy(found.is_beyond_chance).double()
     co_liked = torch.from_numpy(found.shared_users)
-    difference = discrepancy(_some(vectors.source), _some(vectors.target))
+    difference = discrepancy(some(vectors.source), some(vectors.target))
     return {
         "alignment_beyond_chance": alignment(vectors, weight),
         "alignment_beyond_chance_independent": chance_alignment(vectors, weight),

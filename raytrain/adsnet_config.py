@@ -142,6 +142,10 @@ class AlignSection(Section):
     """How far the receiver moves: 1 copies; with every_steps=1 and g2v a small share makes the vanilla network a moving average of the
     gain network (a mean teacher)."""
 
+    l2_sp_weight: NonNegativeFloat = 0.0
+    """lambda of lambda / 2 |G - V|^2, which holds the gain network's parameters near the vanilla ones, tables left out (L2-SP, Li et al.
+    2018); with direction=none it takes the place of copies."""
+
     @model_validator(mode="after")
     def _check_share(self) -> Self:
         if self.direction == "average" and self.share != 1.0:

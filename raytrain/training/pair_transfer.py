@@ -77,6 +77,9 @@ class PairTransfer:
                 self._watcher.weigh(self._pair, rows, probe or self._probe_rows(), self._world.sum)
         totals = self._world.sum(domain_weights(batch))
         loss = pair_loss(output, batch, accepted, totals, self._model.bridge, self._model.external_weight)
+        if self._model.align.l2_sp_weight and self._pair.stage == "joint":
+            # Losses of ranks are summed, and this one is of no rows.
+            loss = loss + self._model.align.l2_sp_weight * self._pair.pull() / self._world.size
         return loss, self._logs(output, batch, accepted, totals)
 
     def counts(self, step: int) -> bool:

@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from pipelines.discrepancy import BANDWIDTHS, discrepancy
 from pipelines.lcn_alignment import (
-    BANDWIDTHS,
     TOP,
     DomainVectors,
     alignment,
     alignment_numbers,
     chance_alignment,
-    discrepancy,
     partner_recall,
     recall_at,
     recall_of_partners,

@@ -119,6 +119,7 @@ def test_external_rows_leave_the_vanilla_network_as_it_is_to_the_bit(dataset: st
         pytest.param(4, (), id="before the first joint step"),
         pytest.param(7, (), id="in the joint stage"),
         pytest.param(11, ("model.align.direction=average",), id="between alignments"),
+        pytest.param(9, ("model.align.direction=none", "model.align.l2_sp_weight=0.1"), id="with a pull"),
         pytest.param(7, ("model.gain.estimator=siamese",), id="with a probe"),
     ],
 )
@@ -141,7 +142,8 @@ def test_a_run_that_goes_on_repeats_its_losses(dataset: str, tmp_path: Path, sav
 
 def steps_of_rank(path: str) -> tuple[list[float], list[float], list[float]]:
     """Losses of 10 steps, the ledger's gains, and the distance of the two networks."""
-    world, job = World.current(), job_for(path, "tables.backend=sharded", "optimizer.name=adagrad", "model.align.every_steps=4")
+    world, pulled = World.current(), "model.align.l2_sp_weight=0.05"
+    job = job_for(path, "tables.backend=sharded", "optimizer.name=adagrad", "model.align.every_steps=4", pulled)
     learner, losses, drifts = learner_of(job, world), [], []
     for step, batch in enumerate(batches_of(job, 10, world.rank, world.size)):
         losses.append(world.sum(train_step(job, learner, batch, step, 10).clone()).item())
@@ -181,6 +183,34 @@ def test_alignment_moves_networks_and_tables_together(dataset: str, direction: s
             "neither": (before[vanilla], before[gain]),
         }[moved]
         torch.testing.assert_close((after[vanilla], after[gain]), expected)
+
+
+def test_a_pull_moves_the_gain_network_alone_by_its_distance_from_the_other(dataset: str) -> None:
+    learner = learner_of(job_for(dataset))
+    pair = learner.network
+    with torch.no_grad():
+        for parameter in pair.gain.parameters():
+            parameter.add_(0.25)
+    pull = pair.pull()
+    pull.backward()
+    num = sum(parameter.numel() for parameter in pair.gain.parameters())
+    assert pull.item() == pytest.approx(num * 0.25**2 / 2, rel=1e-5)
+    for parameter in pair.gain.parameters():
+        torch.testing.assert_close(parameter.grad, torch.full_like(parameter, 0.25))
+    assert all(parameter.grad is None for parameter in pair.vanilla.parameters())
+
+
+def test_a_pull_keeps_the_networks_together_and_the_vanilla_one_to_itself(dataset: str) -> None:
+    drifts, states = [], []
+    for weight in (0.0, 50.0):
+        job = job_for(dataset, "model.align.direction=none", f"model.align.l2_sp_weight={weight}", "optimizer.name=sgd")
+        learner = learner_of(job)
+        for step, batch in enumerate(batches_of(job, 12)):
+            train_step(job, learner, batch, step, 100)
+        drifts.append(float(learner.network.drift()))
+        states.append(vanilla_state(learner))
+    assert drifts[1] < 0.5 * drifts[0]
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
 
 
 def run_loop(job: JobConfig) -> tuple[Any, ListSession, Learner]:

@@ -71,8 +71,8 @@ class PseudoSiamese(nn.Module):
         Raises:
             KeyError: ``embedded`` lacks a table of ``adsnet_tables``.
         """
-        vanilla_inputs = self._inputs(VANILLA, embedded, batch)
-        gain_inputs = self._inputs(GAIN, embedded, batch)
+        vanilla_inputs = self.inputs(VANILLA, embedded, batch)
+        gain_inputs = self.inputs(GAIN, embedded, batch)
         # By index, not by mask: the vanilla network's sums are then of the same numbers in the same order, external rows or none.
         internal = (batch.domain == 0).nonzero()[:, 0]
         vanilla = self.vanilla(vanilla_inputs.rows(internal))
@@ -122,7 +122,13 @@ class PseudoSiamese(nn.Module):
         pairs = zip(self.vanilla.parameters(), self.gain.parameters(), strict=True)
         return torch.stack([(gain - vanilla).square().sum() for vanilla, gain in pairs]).sum().sqrt()
 
-    def _inputs(self, prefix: str, embedded: Embedded, batch: Batch) -> BackboneInputs:
+    def pull(self) -> Tensor:
+        """|G - V|^2 / 2 of the two backbones' parameters, a scalar by which the gain network alone is moved."""
+        pairs = zip(self.vanilla.parameters(), self.gain.parameters(), strict=True)
+        return 0.5 * torch.stack([(gain - vanilla.detach()).square().sum() for vanilla, gain in pairs]).sum()
+
+    def inputs(self, prefix: str, embedded: Embedded, batch: Batch) -> BackboneInputs:
+        """What the network of tables ``prefix`` (VANILLA or GAIN) sees of a batch."""
         own = {table: embedded[prefix + table] for table in self.features.table_of.values()}
         return BackboneInputs.of(self.features, own, batch)
 
