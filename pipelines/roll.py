@@ -61,16 +61,30 @@ def run_roll(
             runner = RollRunner(store, rolls[name].calendar, contract, console, train or _train, done)
             console.print(_announced(name, plan, store, console), highlight=False)
             outcomes[name] = runner.run(plan.stages, lease)
+            broken = _weekly_failures(rolls[name], outcomes[name])
+            if broken:
+                days = [outcome.planned.stage.day for outcome in broken]
+                console.print(f"arm {name}: {', '.join(map(str, days))} are served from the weekly models before", style="yellow")
+                again = runner.run(plan_roll(name, rolls[name], first, last, days).stages, lease)
+                outcomes[name] = [*again, *broken]
         score_late_days(store, contract, [outcome for found in outcomes.values() for outcome in found], console)
         lease.check()
         result = write_roll_report(store, full, contract, outcomes, plans, console)
-    counts = states(list(done.values()))
+    # Days that were served otherwise after all are not left out.
+    counts = states(list({outcome.planned.name: outcome for found in outcomes.values() for outcome in found}.values()))
     console.print(
         f"{counts['finished']} stages finished, {counts['failed']} failed, {counts['blocked']} left out; "
         f"wrote {masked(store.storage.join('roll.html'))}",
         highlight=False,
     )
     return result
+
+
+def _weekly_failures(roll: Roll, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Weekly models that failed, where the ones before them are to serve."""
+    if roll.calendar.cpm is None or roll.calendar.cpm.on_failure == "stop":
+        return []
+    return [outcome for outcome in outcomes if outcome.state == "failed" and outcome.planned.stage.kind == "cpm"]
 
 
 def show_plan(

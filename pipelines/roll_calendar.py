@@ -4,7 +4,7 @@ A stage of day t is trained on days before t alone, and so is everything that it
 its three levels; what it leaves open is our choice (roll_config.py).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -54,8 +54,11 @@ class Days:
 class Chain:
     """The stages of one calendar; a stage that several days need is one object."""
 
-    def __init__(self, calendar: Calendar, days: Days, months: Mapping[Kind, int]) -> None:
-        """``months``: snapshots that a stage of each kind reads.
+    def __init__(self, calendar: Calendar, days: Days, months: Mapping[Kind, int], without: Collection[date] = ()) -> None:
+        """
+        Args:
+            months: snapshots that a stage of each kind reads.
+            without: days of weekly models that there are none of; the ones before them serve.
 
         Raises:
             ConfigError: the first day has no ads before it.
@@ -65,7 +68,7 @@ class Chain:
                 f"The first day that is served has to have ads before it. Received: calendar.first_day={calendar.first_day}, "
                 f"ads from {days.ads_start} on. Move it."
             )
-        self._calendar, self._days, self._months = calendar, days, months
+        self._calendar, self._days, self._months, self._without = calendar, days, months, without
         self._cpms: dict[date, Stage] = {}
         self._tpms: dict[date, Stage] = {}
 
@@ -94,6 +97,8 @@ class Chain:
         if section is None:
             return None
         due = _week(day, section.every_days)
+        while due in self._without:
+            due -= timedelta(days=section.every_days)
         if due <= self._days.natural_start:
             return None
         if due not in self._cpms:

@@ -45,6 +45,9 @@ class CpmCalendar(Section):
     begin: Literal["scratch", "previous"] = "scratch"
     """From drawn weights, or from the one before."""
     max_age_days: PositiveInt = 14
+    on_failure: Literal["stop", "former"] = "stop"
+    """Of a model that failed. former: its days are served from the one before it, as long as ``max_age_days`` and ``stale`` allow; the
+    next roll tries the failed one again, and with it those days."""
 
 
 class ActrCalendar(Section):

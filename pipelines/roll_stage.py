@@ -6,7 +6,7 @@ old ones, and arms that have a stage in common share it. Where it runs, and how 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -58,8 +58,11 @@ class RollPlan:
     """The first day that was asked for."""
 
 
-def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None = None) -> RollPlan:
+def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None = None, without: Collection[date] = ()) -> RollPlan:
     """Everything that the days from ``first`` to ``last`` (None: the calendar's) need.
+
+    Args:
+        without: days of weekly models that failed; those before them take their place.
 
     Raises:
         ConfigError: the calendar does not fit the data set, or a day lies outside it.
@@ -74,7 +77,7 @@ def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None
     contract = load_contract(roll.data_path)
     natural = _natural(contract, roll, roll.data_path)
     months: dict[Kind, int] = {kind: _months(roll, kind) for kind in ("cpm", "actr")}
-    chain = Chain(calendar, _days(contract, natural), months)
+    chain = Chain(calendar, _days(contract, natural), months, without)
     planned: dict[Stage, PlannedStage] = {}
     for stage in in_order(chain.served(first, last)):
         parents = tuple(planned[parent] for parent in stage.parents)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.roll import show_plan
+from pipelines.roll import run_roll, show_plan
 from pipelines.roll_run import states
 from raytrain.data.contract import load_contract, save_contract
 from raytrain.errors import StorageError
@@ -116,6 +116,31 @@ def test_a_failure_stops_only_what_is_made_from_it(values: dict[str, Any]) -> No
     train.raises.clear()
     assert not failed(roll(values, train))
     assert train.resumed == ["cpm-2020-10-05"]
+
+
+def test_the_weekly_model_before_stands_in_for_one_that_failed_while_it_is_fresh(values: dict[str, Any], tmp_path: Path) -> None:
+    values["calendar"]["cpm"] = {"on_failure": "former"}
+    path, train, console = write_roll(tmp_path, values), FakeTrain(raises={"cpm-2020-10-05": RuntimeError("no")}), quiet()
+    result = run_roll(path, (), console, train=train)
+    assert [(found["stage"][:14], found["state"]) for found in result["failed"]] == [("cpm-2020-10-05", "failed")]
+    assert result["arms"]["full"]["num_days"] == 3
+    parents = {stage["name"][:15]: stage["parents"] for stage in result["stages"]}
+    assert all(any(parent.startswith("cpm-2020-09-28") for parent in parents[f"actr-2020-10-0{day}"]) for day in (4, 5, 6))
+    assert "2020-10-05 are served from the weekly models before" in printed(console)
+    assert "5 stages finished, 1 failed, 0 left out" in printed(console)
+    # The next roll tries the failed one again, and with it the days that another has served.
+    train.raises.clear()
+    again = run_roll(path, (), quiet(), train=train)
+    assert not again["failed"]
+    parents = {stage["name"][:15]: stage["parents"] for stage in again["stages"]}
+    assert any(parent.startswith("cpm-2020-10-05") for parent in parents["actr-2020-10-06"])
+
+
+def test_a_stand_in_that_is_too_old_serves_nobody(values: dict[str, Any], tmp_path: Path) -> None:
+    values["calendar"]["cpm"] = {"on_failure": "former", "max_age_days": 7}
+    result = run_roll(write_roll(tmp_path, values), (), quiet(), train=FakeTrain(raises={"cpm-2020-10-05": RuntimeError("no")}))
+    assert result["arms"]["full"]["num_days"] == 2, "Sunday's own, and Monday's by a model of seven days"
+    assert "A parent may not be stale" in next(found["error"] for found in result["failed"] if found["stage"].startswith("actr-2020-10-06"))
 
 
 def test_a_full_disk_fails_a_stage_and_finishes_nothing(values: dict[str, Any]) -> None:
