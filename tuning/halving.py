@@ -1,5 +1,6 @@
 """Successive halving that knows trials by their numbers, so that those of an earlier launch are the ones they were."""
 
+import math
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,27 +16,36 @@ MOST_EVALUATIONS = 10_000
 
 
 class Halving(AsyncHyperBandScheduler):
-    """ASHA (Li et al. 2020) over evaluations. Nobody is stopped at its last one, which is paid for."""
+    """ASHA (Li et al. 2020) over evaluations. Nobody is stopped at its last one, which is paid for, nor before it has a value."""
+
+    def __init__(self, objective: str, **options: Any) -> None:
+        super().__init__(metric=objective, **options)
+        self._objective = objective
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, _known(trial.config["number"]))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if math.isnan(result[self._objective]):
+            # A model that prepares has nothing to serve yet: it is neither ahead nor behind.
+            return TrialScheduler.CONTINUE
         action = super().on_trial_result(tune_controller, _known(trial.config["number"]), result)
         return TrialScheduler.CONTINUE if result["evaluations"] >= trial.config["num_evaluations"] else action
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        super().on_trial_complete(tune_controller, _known(trial.config["number"]), result)
+        if not math.isnan(result.get(self._objective, math.nan)):
+            super().on_trial_complete(tune_controller, _known(trial.config["number"]), result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_remove(tune_controller, _known(trial.config["number"]))
 
-    def remember(self, record: TrialRecord, objective: str) -> None:
+    def remember(self, record: TrialRecord) -> None:
         """How far a trial of an earlier launch came."""
         known = _known(record.number)
         super().on_trial_add(None, known)  # type: ignore[arg-type]
         for one in record.evaluations:
-            super().on_trial_result(None, known, {"evaluations": one.number, objective: one.value})  # type: ignore[arg-type]
+            if not math.isnan(one.value):
+                super().on_trial_result(None, known, {"evaluations": one.number, self._objective: one.value})  # type: ignore[arg-type]
 
 
 def scheduler_of(plan: SweepPlan, log: TrialLog) -> TrialScheduler:
@@ -44,8 +54,8 @@ def scheduler_of(plan: SweepPlan, log: TrialLog) -> TrialScheduler:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
     objective = plan.objectives[0]
     scheduler = Halving(
+        objective,
         time_attr="evaluations",
-        metric=objective,
         mode="max" if higher_is_better(objective) else "min",
         grace_period=plan.stopping.first_evaluation,
         reduction_factor=plan.stopping.reduction,
@@ -53,7 +63,7 @@ def scheduler_of(plan: SweepPlan, log: TrialLog) -> TrialScheduler:
         stop_last_trials=False,
     )
     for record in log.records.values():
-        scheduler.remember(record, objective)
+        scheduler.remember(record)
     return scheduler
 
 

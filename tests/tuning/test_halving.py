@@ -1,5 +1,6 @@
 """Successive halving across a kill: who was judged is judged once, and nobody loses a run that is paid for."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,3 +54,14 @@ def test_nobody_is_stopped_at_the_last_evaluation(tmp_path: Path) -> None:
         scheduler.on_trial_add(None, trial(number))
         last = told(scheduler, number, 4, auc)
         assert last == CONTINUE
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_trial_without_a_value_yet_goes_on_and_counts_for_nobody(tmp_path: Path, log: TrialLog) -> None:
+    log.write(TrialRecord(4, {}, "running", evaluations=[Evaluation(1, 1.0, math.nan)]))
+    scheduler = scheduler_of(plan_in(tmp_path, stopping={"reduction": 2}), log)
+    for number in (2, 3):
+        scheduler.on_trial_add(None, trial(number))
+    assert told(scheduler, 2, 1, math.nan) == CONTINUE
+    scheduler.on_trial_complete(None, trial(2), {"evaluations": 1, "auc": math.nan})
+    assert told(scheduler, 3, 1, 0.65) == STOP
