@@ -161,7 +161,7 @@ def export(run: RunPath, output: Annotated[str, typer.Option(help="New directory
 
     [dim]raytrain export runs/rolls/complete_journey/stages/actr-2017-10-01-1f0c9a2b --output vectors[/dim]
     """
-    from raytrain.training.export_vectors import export_vectors
+    from pipelines.export_vectors import export_vectors
 
     export_vectors(run, output, console)
     console.print(f"wrote {output}", highlight=False)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from pipelines.export_vectors import export_vectors
 from raytrain.config import JobConfig
 from raytrain.data.days import contract_of
 from raytrain.data.micro_batches import local_micro_batches
@@ -18,7 +19,6 @@ from raytrain.settings import with_overrides
 from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_weights
 from raytrain.training.commit import CHECKPOINTS
-from raytrain.training.export_vectors import export_vectors
 from raytrain.training.loop import build_learner
 from raytrain.training.parallel import World
 from raytrain.training.specs import training_specs
