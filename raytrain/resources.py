@@ -38,6 +38,8 @@ class Needs:
 
     @property
     def arithmetic(self) -> str:
+        if not self.num_streams:
+            return f"scaling.in_process=true with {self.total:g} thread(s) = {self.total:g} CPUs"
         return (
             f"scaling.num_workers={self.num_workers} x scaling.cpus_per_worker={self.cpus_per_worker:g} + {self.num_streams} streams x "
             f"data.cpus_per_read_task={self.cpus_per_read_task:g} = {self.total:g} CPUs"

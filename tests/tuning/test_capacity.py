@@ -54,4 +54,5 @@ def test_the_largest_trial_of_the_space_is_counted(tmp_path: Path) -> None:
     space = {"scaling.num_workers": {"choice": [1, 3]}, "data.source_batch_size": {"choice": [0, 64]}}
     needs = plan_in(tmp_path, space=space).needs
     assert (needs.num_workers, needs.num_streams) == (3, 3)
-    assert plan_in(tmp_path, "scaling.in_process=true").needs.total == 1.0
+    own = plan_in(tmp_path, "scaling.in_process=true", "scaling.threads_per_worker=3").needs
+    assert own.arithmetic == "scaling.in_process=true with 3 thread(s) = 3 CPUs"
