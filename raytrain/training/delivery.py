@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytrain.training.mailbox import Mailbox
 from raytrain.training.progress import Progress
@@ -23,7 +24,9 @@ class Delivery:
     """
 
     def __init__(self, progress: Progress, watch: Watch | None = None) -> None:
-        self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        # Beside the driver: on a node that is lost the records would be lost with it, those of the run's end too.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         self._progress = progress
         self._watch = watch
         self._closing = threading.Event()
