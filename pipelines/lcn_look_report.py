@@ -1,12 +1,12 @@
 """look.json for machines and look.html to read: what ``lcn_look`` found in one run, or in several side by side."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.lcn_look_charts import Bar, bars, legend_of, maps_of
 from pipelines.lcn_map import ItemMap
+from raytrain.json_text import json_text
 from raytrain.storage import Storage
 from raytrain.training.figures import FIRST, MUTED, SECOND
 from raytrain.training.report import number, render
@@ -50,8 +50,8 @@ def write_look(storage: Storage, found: Sequence[Numbers], maps: Sequence[Mappin
     Args:
         found: what is known of each run. maps: of each run, by source domain. command: that made it, without credentials.
     """
-    document = {"command": command, "runs": [_without_nan(one) for one in found]}
-    storage.write_text("look.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    document = {"command": command, "runs": list(found)}
+    storage.write_text("look.json", json_text(document))
     storage.write_text("look.html", page(found, maps, command))
 
 
@@ -218,10 +218,3 @@ def _planted(found: Sequence[Numbers]) -> Table | None:
 
 def _percent(share: float) -> str:
     return "\u2013" if math.isnan(share) else f"{share:.1%}"
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what is undefined is null."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,6 +1,5 @@
 """What a roll comes to: roll.json for machines, roll.html to show."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,8 +12,9 @@ from pipelines.roll_figures import METRICS, by_day, compared, cost, drift, forge
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_stage import RollPlan
-from pipelines.roll_store import RollStore, finite
+from pipelines.roll_store import RollStore
 from raytrain.data.contract import Contract
+from raytrain.json_text import json_text
 from raytrain.storage import masked
 from raytrain.training.report import METRIC_TITLES, number, render, signed
 
@@ -72,7 +72,7 @@ def write_roll_report(
         ],
         "num_resamples": roll.num_resamples,
     }
-    store.storage.write_text("roll.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
+    store.storage.write_text("roll.json", json_text(result))
     store.storage.write_text("roll.html", page(result))
     return result
 

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipelines.roll_run import Outcome
-from pipelines.roll_store import RollStore, finite
+from pipelines.roll_store import RollStore
 from pipelines.study_compare import PREDICTIONS, read_predictions
 from raytrain.data.contract import Contract
 from raytrain.data.manifest_cache import list_data_files
 from raytrain.errors import RaytrainError
+from raytrain.json_text import json_text
 from raytrain.storage import Storage, masked
 
 LATE_SCORES = "late_scores.json"
@@ -51,7 +52,7 @@ def score_late_days(store: RollStore, contract: Contract, outcomes: Sequence[Out
         except RaytrainError as err:
             console.print(f"{stage.day} could not be scored: {masked(str(err))}", style="red", markup=False, highlight=False)
             continue
-        run.write_text(LATE_SCORES, json.dumps(finite(metrics), indent=2, allow_nan=False) + "\n")
+        run.write_text(LATE_SCORES, json_text(metrics))
 
 
 def scored(store: RollStore, outcome: Outcome) -> dict[str, Any] | None:

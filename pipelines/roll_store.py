@@ -6,7 +6,6 @@ hash of their manifests, so the one of a served model vouches for all that it wa
 
 import hashlib
 import json
-import math
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipelines.roll_stage import STAGES, PlannedStage
 from raytrain.config import DaySpan
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError, RunError
+from raytrain.json_text import finite
 from raytrain.settings import Section
 from raytrain.storage import Storage
 
@@ -127,15 +127,6 @@ class RollStore:
         )
         self.run(planned).write_text(MANIFEST, json.dumps(manifest.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
         return manifest
-
-
-def finite(value: Any) -> Any:
-    """The value with None for every number in it that JSON has not."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def hash_of(text: str) -> str:

@@ -16,7 +16,7 @@ FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("
 # A module may import its own line and those above it.
 LAYERS = (
     ("raytrain.errors",),
-    ("raytrain.settings", "raytrain.storage"),
+    ("raytrain.settings", "raytrain.storage", "raytrain.json_text"),
     ("raytrain.adsnet_config",),
     ("raytrain.ltv_config", "raytrain.sequence_config"),
     ("raytrain.ecdctr_config",),
@@ -39,6 +39,7 @@ TORCH_FREE = (
     "raytrain.errors",
     "raytrain.settings",
     "raytrain.storage",
+    "raytrain.json_text",
     "raytrain.config",
     "raytrain.model_config",
     "raytrain.adsnet_config",

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.roll_store import finite
+from raytrain.json_text import json_text
 from raytrain.storage import Storage, masked
 from raytrain.training.report import METRIC_TITLES, number, render
 from tuning.importance import importances
@@ -58,7 +58,7 @@ def write_sweep_report(
         result["best_command"] = masked(shlex.join(["raytrain", plan.kind, storage.join("best.yaml")]))
         result["best_overrides"] = list(overrides_of(best.params))
     result["summary"] = summary(result, order)
-    storage.write_text("sweep.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
+    storage.write_text("sweep.json", json_text(result))
     storage.write_text("sweep.html", page(plan, result, records))
     return result
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from raytrain.json_text import json_text
 from raytrain.storage import Storage, masked, retried
 from tuning.space import Params
 
@@ -49,12 +50,7 @@ class TrialRecord:
         return next(iter(self.values.values()), math.nan)
 
     def to_json(self) -> str:
-        values = asdict(self)
-        values["error"] = masked(self.error)
-        values["values"] = _finite(self.values)
-        values["seed_values"] = [_finite(found) for found in self.seed_values]
-        values["evaluations"] = [_finite(asdict(one)) for one in self.evaluations]
-        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+        return json_text(asdict(self) | {"error": masked(self.error)})
 
     @staticmethod
     def from_json(text: str) -> "TrialRecord":
@@ -91,11 +87,6 @@ def ranked(records: Sequence[TrialRecord], higher_is_better: bool) -> list[Trial
     sign = 1.0 if higher_is_better else -1.0
     done = [record for record in records if record.status == "finished" and not math.isnan(record.value)]
     return sorted(done, key=lambda record: (-sign * record.value, record.number))
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has neither NaN nor infinity."""
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
