@@ -40,10 +40,11 @@ RAY_NICENESS = 15
 def measure_ray(request: Request) -> Measured:
     """The path of `raytrain train`; validation is one batch after the last measured step, and no test split is scored."""
     job, storage = request.job, Storage(request.scratch)
-    assignment = plan_neural(storage, job, contract_of(job.data))
+    silent = Console(quiet=True)
+    assignment = plan_neural(storage, job, contract_of(job.data), silent)
     assert assignment.valid is not None
     assignment = replace(assignment, valid=assignment.valid.lasting((0,), 1), test=())
-    records = launch(assignment, storage, Console(quiet=True))
+    records = launch(assignment, storage, silent)
     last = {record["kind"]: record for record in records}
     windows = [record for record in records if record["kind"] == "train"]
     return Measured(

@@ -6,10 +6,8 @@ predict(run)     the same, writing Parquet
 """
 
 import json
-import math
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,9 +20,11 @@ from raytrain.data.contract import CONTRACT_FILE, Contract, Feature, load_contra
 from raytrain.data.days import contract_of
 from raytrain.errors import ConfigError, RunError
 from raytrain.footprint import refuse_over_ask
+from raytrain.json_text import json_text
 from raytrain.models.declared import DECLARED, declared_warning
 from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import Storage
+from raytrain.training.stopping import Watch
 
 RESULT_FILE = "result.json"
 SCORING_KEYS = ("data.path=", "data.days.", "data.batch_size=", "data.max_quarantine_share=", "data.cpus_per_read_task=", "scaling.")
@@ -44,7 +44,6 @@ RESUME_KEYS = (
     "training.log_every_steps",
 )
 Result = dict[str, Any]
-Watch = Callable[[dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
         # Torch, TorchRec and Ray take seconds to load: what can be refused without them has been.
         from raytrain.training.neural import plan_neural, train_neural
 
-        assignment = plan_neural(run.storage, run.job, run.contract, watch is not None)
+        assignment = plan_neural(run.storage, run.job, run.contract, console, watch is not None)
         _create(run, console)
         result, records = train_neural(run.storage, assignment, console, watch)
     else:
@@ -89,7 +88,7 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
         _create(run, console)
         result, records = train_tabular_run(run.storage, run.job, run.contract, console)
     result["wall_s"] = time.perf_counter() - started
-    run.storage.write_text(RESULT_FILE, json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n")
+    run.storage.write_text(RESULT_FILE, json_text(result))
     from raytrain.training.report import write_report
 
     write_report(run.storage, result, records, list(baselines))
@@ -253,10 +252,3 @@ def _create(run: Run, console: Console) -> None:
     warning = declared_warning(run.job, run.contract)
     if warning is not None:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: an undefined metric is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

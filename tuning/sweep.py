@@ -61,7 +61,7 @@ def run_sweep(path: str, overrides: Sequence[str], console: Console, resume: boo
 def _run(plan: SweepPlan, storage: Storage, path: str, overrides: Sequence[str], console: Console, resume: bool) -> dict[str, Any]:
     _open(plan, storage, resume)
     quieten()
-    connect(plan.needs)
+    connect(plan.needs, console)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     capacity = Capacity(plan.needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
     concurrency = capacity.concurrency(plan.sweep.max_concurrent)

@@ -15,8 +15,9 @@ from pipelines.roll import run_roll
 from pipelines.roll_config import REFERENCE
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.errors import RunError
-from raytrain.run import RESULT_FILE, Watch, evaluate, read_result, train
+from raytrain.run import RESULT_FILE, evaluate, read_result, train
 from raytrain.storage import Storage
+from raytrain.training.stopping import Watch
 from tuning.plan import Task
 
 Values = dict[str, float]

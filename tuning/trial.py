@@ -13,8 +13,8 @@ from typing import Any
 from ray import tune
 
 from raytrain.errors import RunError
-from raytrain.run import Watch
 from raytrain.storage import masked
+from raytrain.training.stopping import Watch
 from tuning.plan import Task
 from tuning.tasks import Pulse, Values, run_task
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -11,8 +9,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raytrain.training.mailbox import Mailbox
 from raytrain.training.progress import Progress
+from raytrain.training.stopping import Watch
 
-Watch = Callable[[dict[str, Any]], bool]
 POLL_INTERVAL_S = 0.5
 
 

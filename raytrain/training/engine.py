@@ -14,9 +14,10 @@ from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
 from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import Storage
 from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
-from raytrain.training.delivery import Delivery, Watch
+from raytrain.training.delivery import Delivery
 from raytrain.training.process import ALLOCATOR, quieten
 from raytrain.training.progress import Progress
+from raytrain.training.stopping import Watch
 from raytrain.training.worker import Assignment, run_worker
 
 Records = list[dict[str, Any]]

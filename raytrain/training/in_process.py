@@ -25,12 +25,12 @@ from raytrain.errors import StorageError
 from raytrain.storage import Storage, retried
 from raytrain.training.checkpoint import save_checkpoint
 from raytrain.training.commit import CHECKPOINTS, CURSOR_FILE, Committed, enter, take_over
-from raytrain.training.delivery import Watch
 from raytrain.training.loop import Learner
 from raytrain.training.parallel import World
 from raytrain.training.process import forget_peak_rss
 from raytrain.training.progress import Progress
 from raytrain.training.session import within
+from raytrain.training.stopping import Watch
 from raytrain.training.torch_setup import set_up_torch
 from raytrain.training.worker import Assignment, work
 

@@ -4,15 +4,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from rich.console import Console
 
 from raytrain.config import JobConfig
 from raytrain.resources import Needs, cluster_address
 
 
-def connect(needs: Needs) -> None:
+def connect(needs: Needs, console: Console) -> None:
     """Connects to the cluster (RAY_ADDRESS, or inside a Ray job) or starts a local one, and checks the arithmetic.
 
     Raises:
@@ -30,26 +32,41 @@ def connect(needs: Needs) -> None:
         # Without an address Ray would join whatever cluster somebody has started on this machine.
         ray.init("local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
     if needs.wait_s and cluster_address() is not None:
-        wait_for_nodes(needs, ray.cluster_resources, request_resources)
+        wait_for_nodes(needs, ray.cluster_resources, request_resources, partial(console.print, markup=False, highlight=False))
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     needs.check(resources.get("CPU", 0.0))
     needs.check_gpus(resources.get("GPU", 0.0))
 
 
-def wait_for_nodes(needs: Needs, resources: Callable[[], Mapping[str, float]], request: Callable[..., None], poll_s: float = 1.0) -> None:
+def wait_for_nodes(
+    needs: Needs,
+    resources: Callable[[], Mapping[str, float]],
+    request: Callable[..., None],
+    say: Callable[[str], None],
+    poll_s: float = 1.0,
+    say_every_s: float = 10.0,
+) -> None:
     """Asks the cluster's autoscaler for what is missing and waits until it is there, or ``needs.wait_s`` are over.
 
     Args:
         resources: what the cluster has now.
         request: ``ray.autoscaler.sdk.request_resources``.
+        say: gets what is missing and the time left, at once and every ``say_every_s``.
     """
     if needs.fits(resources()):
         return
     request(bundles=needs.bundles)
-    limit = time.monotonic() + needs.wait_s
+    now = next_line = time.monotonic()
+    limit = now + needs.wait_s
     try:
-        while not needs.fits(resources()) and time.monotonic() < limit:
+        while not needs.fits(there := resources()) and now < limit:
+            if now >= next_line:
+                next_line += say_every_s
+                wanted = needs.arithmetic + (f" and {needs.num_gpus} GPUs" if needs.num_gpus else "")
+                found = f"{there.get('CPU', 0.0):g} CPUs and {there.get('GPU', 0.0):g} GPUs"
+                say(f"waiting for nodes: the job needs {wanted}, and there are {found}; {limit - now:.0f} s left")
             time.sleep(poll_s)
+            now = time.monotonic()
     finally:
         # A request stands until it is taken back; nodes that came stay a while, and then hold the workers.
         request(bundles=[])

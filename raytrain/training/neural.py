@@ -13,7 +13,6 @@ from raytrain.errors import CursorError, RunError
 from raytrain.models.declared import declared_histories, declared_tables
 from raytrain.resources import needs_of
 from raytrain.storage import Storage
-from raytrain.training.delivery import Watch
 from raytrain.training.engine import Records, launch
 from raytrain.training.gain_log import last_ledger
 from raytrain.training.in_process import run_in_process
@@ -21,10 +20,11 @@ from raytrain.training.label_facts import facts_of_run, save_facts
 from raytrain.training.launch import connect, threads_per_worker
 from raytrain.training.specs import probe_spec, scored_specs, scoring_spec, training_specs
 from raytrain.training.start import plan_start
+from raytrain.training.stopping import Watch
 from raytrain.training.worker import Assignment
 
 
-def plan_neural(storage: Storage, job: JobConfig, contract: Contract, watched: bool = False) -> Assignment:
+def plan_neural(storage: Storage, job: JobConfig, contract: Contract, console: Console, watched: bool = False) -> Assignment:
     """Everything that can be refused is refused here, on the driver, before the run exists.
 
     Args:
@@ -39,7 +39,7 @@ def plan_neural(storage: Storage, job: JobConfig, contract: Contract, watched: b
     valid, test = scored_specs(job, contract, histories, quarantine)
     start = plan_start(job, contract)
     if not job.scaling.in_process:
-        connect(needs_of(job, len(streams)))
+        connect(needs_of(job, len(streams)), console)
     predictions = storage.join("predictions/test") if job.run.save_predictions else None
     return Assignment(
         job,
@@ -71,7 +71,7 @@ def score_neural(
     histories = _check_model(job, contract)
     spec = scoring_spec(job, contract, domain, split, histories, storage.join("quarantine"), labelled=output is None)
     if not job.scaling.in_process:
-        connect(needs_of(job, 0))
+        connect(needs_of(job, 0), console)
     threads = threads_per_worker(job)
     facts = facts_of_run(storage, job, contract)
     assignment = Assignment(

@@ -1,9 +1,14 @@
-"""Early stopping on a validation metric."""
+"""When training ends before its last epoch: early stopping on a validation metric, or somebody who watches."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from raytrain.config import EarlyStoppingSection
 from raytrain.metrics.order import HIGHER_IS_BETTER
+
+Watch = Callable[[dict[str, Any]], bool]
+"""Takes every validation record and says whether training goes on."""
 
 
 class EarlyStopping:
