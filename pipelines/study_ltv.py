@@ -1,5 +1,6 @@
 """What a study of amounts tells beside the metrics it compares: level and error, Gini by size of the slice, and the ledger's end."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def ledger_ends(variants: Sequence[str], finished: Sequence[FinishedCell], data_
 
     accepted_share: of external rows since the ledger began. num_slices: seen; num_accepted, num_hurting: let in at the end, with a
     gain below the threshold. harm, residual_harm: ``raytrain.models.adsnet.gain.purity``. On a data set with planted truth besides
-    what ``planted_detection`` says.
+    what ``planted_detection`` says, and worst_harmful_share, that of the seed that lets in most harm.
 
     data_paths: arm -> data.path.
     """
@@ -49,6 +50,8 @@ def ledger_ends(variants: Sequence[str], finished: Sequence[FinishedCell], data_
         if truth is not None:
             detected = [planted_detection(ledger, truth) for ledger in ledgers]
             arms[variant] |= {name: _mean([one[name] for one in detected]) for name in detected[0]}
+            shares = [one["harmful_share"] for one in detected]
+            arms[variant]["worst_harmful_share"] = None if any(math.isnan(share) for share in shares) else max(shares)
     return {"arms": arms} if arms else None
 
 

@@ -128,8 +128,22 @@ def test_planted_truth_adds_what_the_ledger_found(tmp_path: Path) -> None:
         "harmful_share": 0.0,
     }
     (table,) = ltv_tables({"ledger": found}, ["adsnet"])
-    assert table["titles"][-3:] == ["AUC of gain", "helpful alone", "Harmful let in"]
-    assert table["rows"][0][-3:] == ["1.000", "1.000", "0.0%"]
+    assert table["titles"][-4:] == ["AUC of gain", "helpful alone", "Harmful let in", "worst seed"]
+    assert table["rows"][0][-4:] == ["1.000", "1.000", "0.0%", "0.0%"]
+
+
+def test_the_seed_that_lets_in_most_harm_is_not_averaged_away(tmp_path: Path) -> None:
+    spec = PlantedLtvSpec(num_rows=100, num_probe_rows=20, num_eval_rows=20, num_slices=4, neutral_share=0.25)
+    generate_planted_ltv(spec, str(tmp_path / "data"), lambda line: None, num_buckets=1)
+    harmful = [float(role == "harmful") for role in slice_roles(spec).tolist()]
+    # Of the second seed's rows let in, one harmful slice's and three times as many of a good one.
+    some = [3.0 * (1 - harm) for harm in harmful]
+    worst = [one or float(number == harmful.index(1.0)) * sum(some) / 3 for number, one in enumerate(some)]
+    cells = [finished(tmp_path, "adsnet", seed, ledger(0) | {"window_accepted": let_in}) for seed, let_in in ((0, some), (1, worst))]
+    found = ledger_ends(["adsnet"], cells, {"adsnet": str(tmp_path / "data")})
+    assert found is not None
+    assert found["arms"]["adsnet"]["harmful_share"] == pytest.approx(0.125)
+    assert found["arms"]["adsnet"]["worst_harmful_share"] == pytest.approx(0.25)
 
 
 def test_a_study_of_amounts_keeps_and_shows_both(tmp_path: Path) -> None:
