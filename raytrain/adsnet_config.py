@@ -67,17 +67,21 @@ class GainSection(Section):
     """What ``ledger`` and ``grad`` compare a gain with. held_out: the gain of internal rows kept out of training, which is what a row
     is worth that a network has not fitted yet; one batch of them is looked up every ``refresh_steps``. zero: nothing."""
     tau: float | None = None
-    """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses.
-    null: -0.1 for ``ledger`` and ``grad``, -0.3 where reference is zero, and the paper's 0 for the rest."""
+    """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses. Where
+    reference is held_out ``ledger`` counts it from the mean of the slices that are let in, once there are some. null: -0.075 for
+    ``ledger``, -0.1 for ``grad``, -0.3 for both where reference is zero, and the paper's 0 for the rest."""
     first_tau: float | None = None
     """Lowest gain that is accepted at the first joint step, from which it falls to tau in even steps. null: 0.2 for ``ledger`` where
     reference is held_out, else tau."""
     tau_steps: NonNegativeInt = 200
     """Joint steps until tau is reached."""
+    entry_margin: NonNegativeFloat | None = None
+    """How far above tau the gain of a slice that is left out has to lie before it is let in. null: 0.025 for ``ledger`` where reference
+    is held_out, else 0."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """What remains of a slice's evidence when more comes; 0 judges by the step alone, as the paper's siamese arm does."""
     min_rows: NonNegativeInt = 20
     """Rows of a slice that are seen before it is judged; until then it is left out."""
@@ -112,8 +116,19 @@ class GainSection(Section):
         if self.estimator not in ("ledger", "grad"):
             return 0.0
         # Rows that are let in are fitted and gain less than fresh ones; without a reference even those are below 0, for internal and
-        # accepted rows that have converged together pull against each other.
-        return -0.1 if self.reference == "held_out" else -0.3
+        # accepted rows that have converged together pull against each other. A row's own gain lies wider than a slice's.
+        if self.reference == "zero":
+            return -0.3
+        return -0.075 if self.estimator == "ledger" else -0.1
+
+    @property
+    def margin(self) -> float:
+        """entry_margin, given or not."""
+        if self.entry_margin is not None:
+            return self.entry_margin
+        # Rows that are left out are as fresh as the held-out ones they are compared with, so all that keeps a good slice below 0 is the
+        # luck of its rows; and one that harms is hard to tell once it is in.
+        return 0.025 if self.estimator == "ledger" and self.reference == "held_out" else 0.0
 
     @property
     def falling_steps(self) -> int:

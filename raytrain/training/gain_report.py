@@ -25,7 +25,7 @@ def is_judged(ledger: Record) -> bool:
 
 
 def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
-    """A line a slice over epochs, and the threshold; colours tell what the last record lets in."""
+    """A line a slice over epochs, and the thresholds; colours tell what the last record lets in."""
     last = records[-1]
     # From the end, so that the last is kept.
     records = records[::-1][:: ceil(len(records) / MAX_POINTS)][::-1]
@@ -33,6 +33,10 @@ def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> 
     axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     points = [(record["step"] / steps_per_epoch, record["threshold"]) for record in records]
     axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label=f"threshold, {threshold:.3g} at the end")
+    entry = last["entry_threshold"]
+    if entry != threshold:
+        points = [(record["step"] / steps_per_epoch, record["entry_threshold"]) for record in records]
+        axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.0, linestyle=(0, (1, 2)), label=f"to get in, {entry:.3g} at the end")
     labels = {True: "let in", False: "left out"}
     gains = [dict(zip(record["slice"], record["gain"], strict=True)) for record in records]
     for number, weight in zip(last["slice"], last["weight"], strict=True):
@@ -110,11 +114,7 @@ def _note(ledger: Record, num_listed: int) -> str:
     if ledger["num_slices"] > shown:
         which = "the" if num_listed == ledger["num_slices"] else f"of the {num_listed:,} largest the"
         parts.append(f"There are {ledger['num_slices']:,}; {which} {shown:,} worst are shown.")
-    parts.append(
-        f"Gain: what a row of the slice is worth to internal rows; {ledger['threshold']:g} or more is let in."
-        if is_judged(ledger)
-        else "No gain is known."
-    )
+    parts.append(f"Gain: what a row of the slice is worth to internal rows; {_rule(ledger)}." if is_judged(ledger) else "No gain is known.")
     parts.append(
         f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt; "
         f"{ledger['accepted_share']:.1%} of all external rows were let in."
@@ -125,6 +125,11 @@ def _note(ledger: Record, num_listed: int) -> str:
             + (f", and the better half of the slices carries {ledger['residual_harm']:.0%} of that." if ledger["harm"] > 0 else ".")
         )
     return " ".join(parts)
+
+
+def _rule(ledger: Record) -> str:
+    threshold, entry = ledger["threshold"], ledger["entry_threshold"]
+    return f"{entry:g} or more is let in" + (f", and stays in down to {threshold:g}" if entry != threshold else "")
 
 
 def _name(one: Record) -> str:

@@ -51,10 +51,10 @@ class PairTransfer:
         self._pair, self._model, self._tables, self._optimizer, self._world = pair, job.model, tables, optimizer, world
         self._contract, self._data_path = contract, job.data.path
         self._table_pairs = table_pairs(adsnet_tables(job.model, job, contract))
-        self._judge = GainJudge(job.model.gain, contract.num_slices, world.device)
+        self._judge = GainJudge(job.model.gain, contract.num_slices, world.device, pair.label_edges)
         watcher = job.model.gain.watcher
         # Without held-out rows there is nothing for siamese to be measured on.
-        self._watcher = GainJudge(watcher, contract.num_slices, world.device) if watcher is not None and probe else None
+        self._watcher = GainJudge(watcher, contract.num_slices, world.device, pair.label_edges) if watcher is not None and probe else None
         self._has_external, self._probe, self._step = bool(job.data.source_batch_size), probe, 0
 
     def before_step(self, step: int) -> None:
@@ -119,6 +119,7 @@ class PairTransfer:
             "step": step,
             "accepted_share": float(report.accepted.sum() / report.volume.sum().clamp(min=1.0)),
             "threshold": report.threshold,
+            "entry_threshold": report.entry_threshold,
             "num_slices": len(seen),
             "num_accepted": int((report.weight[seen] >= 0.5).sum()),
             "num_hurting": int(self._hurting(report).sum()),
@@ -149,7 +150,7 @@ class PairTransfer:
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
                 f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below "
-                f"{self._model.gain.threshold:g}: {named}{more}. {self._what_follows()}"
+                f"{report.harm_threshold:.3g}: {named}{more}. {self._what_follows()}"
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:
@@ -168,7 +169,7 @@ class PairTransfer:
 
     def _hurting(self, report: LedgerReport) -> Tensor:
         """bool [S]: slices seen often enough whose gain is below the threshold."""
-        return (report.volume >= self._model.gain.min_rows) & (report.gain < self._model.gain.threshold)
+        return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold)
 
     @torch.no_grad()
     def _start(self) -> None:

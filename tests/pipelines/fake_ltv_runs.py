@@ -51,6 +51,7 @@ def ledger(seed: int) -> dict[str, Any]:
     return {
         "accepted_share": 1 / 3 + 0.1 * seed,
         "threshold": -0.3,
+        "entry_threshold": -0.3,
         "num_slices": 4,
         "num_accepted": 2,
         "num_hurting": 2,

@@ -15,6 +15,7 @@ def ledger_of(num_slices: int) -> dict[str, Any]:
         "kind": "gain",
         "step": 10,
         "threshold": -0.3,
+        "entry_threshold": -0.3,
         "accepted_share": 0.5,
         "num_slices": num_slices,
         "num_accepted": num_slices // 2,
@@ -31,6 +32,7 @@ def test_tensorboard_draws_the_ledger_and_each_slice() -> None:
     record, slices = ledger_of(2), list[int]()
     assert scalars(record, slices) == {
         "gain/threshold": -0.3,
+        "gain/entry_threshold": -0.3,
         "gain/accepted_share": 0.5,
         "gain_of_slice/1": -0.01,
         "accepted_of_slice/1": 0.5,

@@ -38,6 +38,14 @@ def label_stats(labels: NDArray[Any], num_buckets: int) -> LabelStats:
     return LabelStats(thresholds, float(tail.mean() - thresholds[-1]), len(paid) / len(labels), float(paid.mean()))
 
 
+def class_edges(stats: LabelStats | None) -> tuple[float, ...]:
+    """Upper ends of the classes of labels in which gains are compared: 0, and what pays in about quarters (our choice: few classes,
+    so that few held-out rows fill them). Of clicks (None) there are two."""
+    if stats is None:
+        return (0.0,)
+    return stats.thresholds[:: -(-len(stats.thresholds) // 4)]
+
+
 def ordinal_edges(labels: NDArray[Any], num_buckets: int) -> tuple[float, ...]:
     """Thresholds that give classes of paying rows equal counts, as far as ties let them (our choice: the paper names none).
 

@@ -20,7 +20,7 @@ from raytrain.embeddings.tables import Embedded
 from raytrain.models.adsnet.adapters import ResidualAdapter
 from raytrain.models.adsnet.backbone import BackboneInputs, BackboneRun, LtvBackbone
 from raytrain.models.adsnet.declarations import GAIN, VANILLA
-from raytrain.models.adsnet.label_stats import LabelStats
+from raytrain.models.adsnet.label_stats import LabelStats, class_edges
 from raytrain.models.layers.feature_inputs import FeatureInputs
 
 Stage = Literal["warmup", "joint"]
@@ -56,6 +56,7 @@ class PseudoSiamese(nn.Module):
         """``stats`` are of the internal training labels; None for a click head."""
         super().__init__()
         self.stage: Stage = "joint"
+        self.label_edges = class_edges(stats)
         self.bridge = model.bridge
         self.features = FeatureInputs(contract, model.skip_features, job.tables.dim)
         num_fields, num_dense = len(self.features.table_of), len(self.features.dense)

@@ -14,7 +14,7 @@ from raytrain.adsnet_config import BackboneSection, HeadSection
 from raytrain.errors import DataError
 from raytrain.models.adsnet.amount import AmountTower, amount_loss
 from raytrain.models.adsnet.heads import build_head
-from raytrain.models.adsnet.label_stats import label_stats, ordinal_edges
+from raytrain.models.adsnet.label_stats import LabelStats, class_edges, label_stats, ordinal_edges
 from raytrain.models.adsnet.ordinal import ContinuationRatio, Coral, class_masses
 from tests.models.adsnet.worlds import STATS
 
@@ -38,6 +38,13 @@ def test_statistics_by_hand() -> None:
     assert found.tail_excess == 1.0
     assert found.pay_share == pytest.approx(4 / 6)
     assert found.mean_paid == 7 / 4
+
+
+@pytest.mark.parametrize(("num_thresholds", "places"), [(1, [0]), (2, [0, 1]), (4, [0, 1, 2, 3]), (5, [0, 2, 4]), (12, [0, 3, 6, 9])])
+def test_gains_are_compared_in_five_classes_of_labels_at_most(num_thresholds, places) -> None:
+    thresholds = tuple(10.0 * number for number in range(num_thresholds))
+    assert class_edges(LabelStats(thresholds, 1.0, 0.5, 1.0)) == tuple(thresholds[place] for place in places)
+    assert class_edges(None) == (0.0,)
 
 
 def test_price_tiers_make_one_class_each_and_ties_are_merged() -> None:

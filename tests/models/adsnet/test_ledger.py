@@ -1,5 +1,7 @@
 """The ledger: its arithmetic by hand, R ranks as one, its decisions, its test of purity, and a toy world in which transfer can hurt."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from raytrain.models.adsnet.backbone import BackboneInputs
 from raytrain.models.adsnet.gain.judge import GainJudge
 from raytrain.models.adsnet.gain.ledger import GainLedger
 from raytrain.models.adsnet.gain.purity import purity_of
+from raytrain.models.adsnet.gain.reference import Reference
 from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
 from tests.models.adsnet.several_ranks import part, weigh_together
 from tests.models.adsnet.toy import LogisticHead, auc, judged, train_toy
@@ -15,15 +18,15 @@ from tests.models.adsnet.toy import LogisticHead, auc, judged, train_toy
 DECIDES_AT_ONCE = GainSection(decay=0.5, min_rows=0, tau=0.0, tau_steps=0)
 
 
-def rows_of(slices: list[int], num_internal: int = 0, weight: list[float] | None = None) -> JudgedRows:
+def rows_of(slices: list[int], num_internal: int = 0, weight: list[float] | None = None, label: list[float] | None = None) -> JudgedRows:
     """Internal rows first, then one external row for each slice named."""
     num_rows = num_internal + len(slices)
     unused = BackboneInputs(torch.empty(num_rows, 0, 0), torch.empty(num_rows, 0))
     return JudgedRows(
-        label=torch.zeros(num_rows),
+        label=torch.zeros(num_rows) if label is None else torch.tensor(label),
         weight=torch.ones(num_rows) if weight is None else torch.tensor(weight),
         is_external=torch.arange(num_rows) >= num_internal,
-        slice=torch.tensor([0] * num_internal + slices),
+        slice=torch.tensor([0] * num_internal + slices, dtype=torch.int64),
         fold=torch.arange(num_rows) % 2,
         vanilla_inputs=unused,
         gain_inputs=unused,
@@ -33,6 +36,12 @@ def rows_of(slices: list[int], num_internal: int = 0, weight: list[float] | None
 
 def put(ledger: GainLedger, rows: JudgedRows, gain: list[float]) -> None:
     ledger.update(ledger.sums(RowGains(torch.tensor(gain), rows.weight), rows))
+
+
+def look(ledger: GainLedger, gain: list[float], label: list[float] | None = None) -> None:
+    """A step of held-out rows alone."""
+    none = RowGains(torch.empty(0), torch.empty(0), probe_gain=torch.tensor(gain))
+    ledger.update(ledger.sums(none, rows_of([]), rows_of([], num_internal=len(gain), label=label)))
 
 
 def test_means_decay_with_a_slices_own_visits() -> None:
@@ -59,6 +68,7 @@ def test_padding_and_rows_without_evidence_do_not_count() -> None:
 
 def test_gains_are_shares_of_what_internal_rows_move() -> None:
     ledger = GainLedger(DECIDES_AT_ONCE, 1, is_scaled=True)
+    look(ledger, [0.0])
     put(ledger, rows_of([0, 0], num_internal=3), [4.0, -4.0, 1.0, 6.0, 3.0])
     assert ledger.scale() == 3.0
     assert ledger.gains().item() == pytest.approx(1.5)
@@ -75,32 +85,102 @@ def test_the_threshold_falls_from_its_first_value() -> None:
 
 def test_slices_are_also_compared_with_those_let_in() -> None:
     """Gains that all lie above the held-out rows' by luck: the lower slice is left out once the higher one is in."""
-    section = GainSection(decay=0.5, min_rows=0, tau=-0.1, first_tau=0.5, tau_steps=1)
+    section = GainSection(decay=0.5, min_rows=0, tau=-0.1, first_tau=0.5, tau_steps=2)
     ledger = GainLedger(section, 3, is_scaled=False)
     ledger._compares = True
+    look(ledger, [0.0])
     put(ledger, rows_of([0, 1, 2]), [0.6, 0.05, -0.4])
     assert ledger.weights().tolist() == [1.0, 0.0, 0.0]
     put(ledger, rows_of([0, 1, 2]), [0.6, 0.05, -0.4])
-    assert ledger.threshold().item() == pytest.approx(0.5)
+    assert ledger.thresholds().tolist() == pytest.approx([0.5, 0.525, 0.5])
     assert ledger.weights().tolist() == [1.0, 0.0, 0.0]
-    # What is let in falls below fresh rows: tau counts from these again.
+    # What is let in falls, and tau counts from there.
     for _ in range(20):
-        put(ledger, rows_of([0, 1, 2]), [-0.05, 0.05, -0.4])
+        put(ledger, rows_of([0, 1, 2]), [-0.05, -0.11, -0.4])
     assert ledger.weights().tolist() == [1.0, 1.0, 0.0]
+
+
+def test_harm_that_is_let_in_cannot_ask_for_more_and_more() -> None:
+    section = GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0, entry_margin=0.0)
+    ledger = GainLedger(section, 2, is_scaled=True)
+    look(ledger, [0.0])
+    decided = []
+    for gain in ((-0.05, -0.12), (-0.05, -0.12), (-0.18, -0.19), (-0.25, -0.19)):
+        put(ledger, rows_of([0, 1], num_internal=1), [1.0, *gain])
+        decided.append((round(ledger.report().threshold, 6), ledger.weights().tolist()))
+    # Nothing let in; the mean of what is let in, -0.05; and twice -0.1, which is as far as it counts.
+    assert decided == [(-0.1, [1.0, 0.0]), (-0.15, [1.0, 1.0]), (-0.2, [1.0, 1.0]), (-0.2, [0.0, 1.0])]
+
+
+def test_a_slice_that_is_out_has_to_be_better_than_one_that_stays() -> None:
+    section = GainSection(estimator="siamese", decay=0.0, min_rows=0, tau=-0.1, entry_margin=0.06)
+    ledger = GainLedger(section, 2, is_scaled=False)
+    decided = []
+    for gain in ([-0.08, -0.03], [-0.08, -0.08], [-0.03, -0.12], [-0.09, -0.08], [-0.11, -0.03]):
+        put(ledger, rows_of([0, 1]), gain)
+        decided.append(ledger.weights().tolist())
+    assert decided == [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    assert (ledger.report().threshold, ledger.report().entry_threshold) == pytest.approx((-0.1, -0.04))
+
+
+def test_a_slice_that_counts_in_part_has_come_in_part_of_the_way() -> None:
+    section = GainSection(estimator="siamese", decay=0.0, min_rows=0, tau=-0.1, entry_margin=0.1, weights="soft")
+    ledger = GainLedger(section, 1, is_scaled=False)
+    for _ in range(60):
+        put(ledger, rows_of([0]), [-0.06])
+    weight = ledger.weights().item()
+    # Its threshold lies between 0, to be let in, and -0.1, to stay.
+    assert weight == pytest.approx(1 / (1 + math.exp(-(-0.06 + 0.1 * weight) / 0.1)))
 
 
 def test_a_held_out_rows_gain_is_zero() -> None:
     ledger = GainLedger(DECIDES_AT_ONCE, 2, is_scaled=True)
     rows = rows_of([0, 1], num_internal=2)
-    gain, seen = torch.tensor([2.0, -2.0, 5.0, -1.0]), torch.tensor([6.0, 2.0])
-    ledger.update(ledger.sums(RowGains(gain, rows.weight, reference=seen), rows))
+    put(ledger, rows, [2.0, -2.0, 5.0, -1.0])
+    assert ledger.gains().isnan().all(), "compared with nothing, a gain says nothing"
+    look(ledger, [6.0, 0.0])
+    put(ledger, rows, [2.0, -2.0, 5.0, -1.0])
     # Held-out rows gain 3 on average, internal ones move by 2: (5 - 3) / 2 and (-1 - 3) / 2.
     assert ledger.reference() == 3.0
     assert ledger.gains().tolist() == [1.0, -2.0]
     # Between looks at them their last mean stays.
-    ledger.update(ledger.sums(RowGains(gain, rows.weight), rows))
-    assert ledger.reference() == 3.0
+    put(ledger, rows, [2.0, -2.0, 5.0, -1.0])
+    assert ledger.gains().tolist() == [1.0, -2.0]
     assert GainLedger(DECIDES_AT_ONCE, 2, is_scaled=True).reference() == 0.0
+
+
+def test_a_row_is_compared_with_held_out_rows_of_its_class_of_label() -> None:
+    """Held-out rows gain 1 where nobody pays and 4 where somebody does, as many of each."""
+    ledger = GainLedger(DECIDES_AT_ONCE, 3, is_scaled=True)
+    look(ledger, [1.0, 4.0], label=[0.0, 7.0])
+    rows = rows_of([0, 0, 1, 1, 2, 2], num_internal=1, label=[0.0, 0.0, 9.0, 0.0, 9.0, 9.0, 9.0])
+    put(ledger, rows, [1.0, 1.0, 4.0, 0.5, 3.5, 4.0, 4.0])
+    # Slice 2 holds payers alone, which two rows do by luck: with the mean of all it would look better by 1.5.
+    assert ledger.gains().tolist() == [0.0, -0.5, 0.0]
+
+
+def test_a_mix_of_labels_counts_where_it_is_more_than_luck() -> None:
+    section = GainSection(decay=0.999999, min_rows=0)
+    for num_rows, expected in ((8, 0.0), (81, 1.5 - 0.25 / 1.5), (8100, 1.5 - 0.0025 / 1.5)):
+        ledger = GainLedger(section, 1, is_scaled=True)
+        look(ledger, [1.0, 4.0], label=[0.0, 7.0])
+        put(ledger, rows_of([0] * num_rows, num_internal=1, label=[0.0] + [9.0] * num_rows), [1.0] + [4.0] * num_rows)
+        # The mean of a row's class varies by 1.5 squared; nine times that, divided by the rows, is luck.
+        assert ledger.gains().item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_class_without_held_out_rows_is_compared_with_all_of_them() -> None:
+    reference = Reference((0.0, 5.0), decay=0.5)
+    assert not reference.is_known()
+    assert (reference.mean(), reference.variance()) == (0.0, 0.0)
+    label, weight = torch.tensor([0.0, 0.0, 5.0]), torch.tensor([1.0, 1.0, 2.0])
+    reference.add(reference.sums_of(torch.tensor([1.0, 3.0, 6.0]), label, weight))
+    assert reference.expected(torch.tensor([0.0, 0.1, 5.0, 5.1])).tolist() == [2.0, 6.0, 6.0, 4.0]
+    assert (reference.mean(), reference.variance()) == (4.0, 4.0)
+    reference.add(torch.zeros_like(reference.sums))
+    assert reference.sums[1].tolist() == [2.0, 2.0, 0.0], "a step without a look forgets nothing"
+    reference.add(reference.sums_of(torch.tensor([5.0]), torch.tensor([0.0]), torch.tensor([1.0])))
+    assert reference.sums.tolist() == [[2.0 + 5.0, 6.0, 0.0], [2.0, 1.0, 0.0]]
 
 
 @pytest.mark.parametrize(
@@ -114,14 +194,15 @@ def test_a_held_out_rows_gain_is_zero() -> None:
     ids=["zero", "below zero", "too few rows", "soft"],
 )
 def test_what_is_let_in(options, expected) -> None:
-    ledger = GainLedger(GainSection(**{"decay": 0.5, "min_rows": 0, "tau_steps": 0, **options}), 4, is_scaled=False)
+    ledger = GainLedger(GainSection(**{"decay": 0.5, "min_rows": 0, "tau_steps": 0, "entry_margin": 0.0, **options}), 4, is_scaled=False)
     put(ledger, rows_of([0, 1, 2, 2]), [-0.05, 0.0, 0.1, 0.1])
     assert ledger.weights().tolist() == pytest.approx(expected)
 
 
 def test_the_threshold_follows_the_estimator_unless_it_is_given() -> None:
-    found = [GainSection().threshold, GainSection(reference="zero").threshold, GainSection(estimator="siamese").threshold]
-    assert found == [-0.1, -0.3, 0.0]
+    sections = GainSection(), GainSection(reference="zero"), GainSection(estimator="siamese"), GainSection(estimator="grad")
+    assert [section.threshold for section in sections] == [-0.075, -0.3, 0.0, -0.1]
+    assert [section.margin for section in sections] == [0.025, 0.0, 0.0, 0.0]
     assert GainSection(estimator="siamese", tau=-0.001).threshold == -0.001
 
 

@@ -73,10 +73,10 @@ class FirstOrderGain:
                 self._gradient = _tower_gradient(pair, probe, reduce)
             assert self._gradient, "the first step needs a probe"
             along = partial(directional_derivatives, head, direction=_unit(self._gradient), derivative=self._section.derivative)
-            gain, reference = along(rows.tower_inputs, rows.label), None
+            gain, probe_gain = along(rows.tower_inputs, rows.label), None
             if probe is not None and self._section.reference == "held_out":
-                reference = torch.stack([(along(probe.tower_inputs, probe.label) * probe.weight).sum(), probe.weight.sum()])
-        return RowGains(gain, rows.weight, reference)
+                probe_gain = along(probe.tower_inputs, probe.label)
+        return RowGains(gain, rows.weight, probe_gain)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._gradient)

@@ -3,6 +3,7 @@
 Shapes: B rows of this rank, S slices.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -19,11 +20,13 @@ from raytrain.models.adsnet.pair import PseudoSiamese
 class GainJudge:
     """One estimator with its ledger. A second judge may watch the same steps beside the one that decides."""
 
-    def __init__(self, section: GainSection, num_slices: int, device: torch.device | None = None) -> None:
-        """``num_slices``: codes of the slice column are 0..num_slices-1."""
+    def __init__(
+        self, section: GainSection, num_slices: int, device: torch.device | None = None, label_edges: Sequence[float] = (0.0,)
+    ) -> None:
+        """``num_slices``: codes of the slice column are 0..num_slices-1. ``label_edges``: see ``label_stats.class_edges``."""
         self._section = section
         self._estimator = build_estimator(section, num_slices)
-        self._ledger = GainLedger(section, num_slices, self._estimator.is_scaled, device)
+        self._ledger = GainLedger(section, num_slices, self._estimator.is_scaled, device, label_edges)
 
     def wants_probe(self, step: int) -> bool:
         """Whether ``weigh`` needs the probe at this step; the same on every rank."""
@@ -32,7 +35,7 @@ class GainJudge:
     def weigh(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> Tensor:
         """What each row counts in this step's loss, [B], 1 on internal rows; the ledger has taken the step's rows in. A collective."""
         gains = self._estimator.estimate(pair, rows, probe, reduce)
-        sums = reduce(self._ledger.sums(gains, rows))
+        sums = reduce(self._ledger.sums(gains, rows, probe))
         self._ledger.update(sums)
         ones = torch.ones_like(rows.weight)
         if not self._estimator.judges_rows:
@@ -44,7 +47,8 @@ class GainJudge:
             accepted = ones
         else:
             compared = (gains.gain - self._ledger.reference()) / self._ledger.scale()
-            own = acceptance(compared, self._section, self._ledger.threshold()).to(ones.dtype)
+            threshold = compared.new_tensor(self._ledger.first_threshold())
+            own = acceptance(compared, self._section, threshold).to(ones.dtype)
             accepted = torch.where(rows.is_external, own, ones)
         self._ledger.add_accepted(reduce(step_volume(rows, accepted, self._ledger.num_slices)))
         return accepted
@@ -52,7 +56,11 @@ class GainJudge:
     def report(self) -> LedgerReport:
         """Where rows are judged one by one, a slice's weight is the share of its rows let in so far: the ledger decides nothing."""
         report = self._ledger.report()
-        return replace(report, weight=report.accepted / report.volume.clamp(min=1.0)) if self._estimator.judges_rows else report
+        if not self._estimator.judges_rows:
+            return report
+        first, tau = self._ledger.first_threshold(), self._section.threshold
+        share = report.accepted / report.volume.clamp(min=1.0)
+        return replace(report, weight=share, threshold=first, entry_threshold=first, harm_threshold=tau)
 
     def purity(self) -> Purity | None:
         """None where the estimator gives no gains of single rows."""

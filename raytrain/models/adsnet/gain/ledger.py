@@ -6,6 +6,7 @@ slice keeps what is known of it. Dividing by the decayed weight corrects the bia
 Shapes: B rows of this rank, S slices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from raytrain.adsnet_config import GainSection
 from raytrain.models.adsnet.gain.purity import Purity, purity_of
+from raytrain.models.adsnet.gain.reference import Reference
 from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
 
 YARDSTICK_DECAY = 0.997
-REFERENCE_DECAY = 0.9
-"""Of held-out rows' gain, at each look at them: it moves with what is let in, and has to be as young as the slices' own means."""
 PURITY_DECAY = 0.999
 """Longer than that of decisions: purity is a property of the data, and needs many rows."""
+MIX_DOUBT = 3.0
+"""Standard deviations of luck that a slice's mix of labels has to pass before it counts. Rows that come by again are no new evidence and
+are counted as such, so this is less than it looks."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +38,39 @@ class LedgerReport:
     weight: Tensor
     """What the slice's rows count from now on"""
     threshold: float
-    """Gain from which they count"""
+    """Gain down to which a slice that was let in stays"""
+    entry_threshold: float
+    """Gain from which a slice that was left out is let in"""
+    harm_threshold: float
+    """Gain below which a slice hurts: the threshold, but for the first steps' higher one"""
 
 
 class GainLedger:
     """Decayed sums of gain and weight for every slice, and of internal rows' gains."""
 
-    def __init__(self, section: GainSection, num_slices: int, is_scaled: bool, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        section: GainSection,
+        num_slices: int,
+        is_scaled: bool,
+        device: torch.device | None = None,
+        label_edges: Sequence[float] = (0.0,),
+    ) -> None:
+        """``label_edges``: of the classes of labels in which gains are compared with held-out rows'."""
         self._section, self._is_scaled = section, is_scaled
         self._compares = is_scaled and section.reference == "held_out"
+        # As old as the slices' own means: both move with what is let in.
+        self._reference = Reference(label_edges, section.decay**section.refresh_steps, device)
+        self._margins = torch.tensor([0.0, section.margin], dtype=torch.float64, device=device)
         zeros = torch.zeros(num_slices, dtype=torch.float64, device=device)
-        self._state = {name: zeros.clone() for name in ("gain", "rows", "volume", "accepted")}
+        self._state = {name: zeros.clone() for name in ("gain", "rows", "mix", "volume", "accepted")}
         for name in ("fold_gain", "fold_rows"):
             self._state[name] = torch.zeros(2, num_slices, dtype=torch.float64, device=device)
         self._state["internal"] = torch.zeros(3, dtype=torch.float64, device=device)
         """Decayed sums of the gain of internal rows, of its size, and of their weight"""
-        self._state["reference"] = torch.zeros(2, dtype=torch.float64, device=device)
-        """Decayed sums of the gain of held-out internal rows, and of their weight"""
         self._state["num_updates"] = torch.zeros((), dtype=torch.float64)
-        self._state["decided_by"] = torch.zeros((), dtype=torch.float64, device=device)
-        """The threshold that the latest step's slices were let in by: what they are changes it for the next"""
+        self._state["decided_by"] = torch.zeros(3, dtype=torch.float64, device=device)
+        """The thresholds that the latest step's slices were let in by: what they are changes them for the next"""
         self._state["let_in"] = zeros.clone()
         """[S], what the slices' rows counted at the latest step"""
 
@@ -62,46 +78,55 @@ class GainLedger:
     def num_slices(self) -> int:
         return len(self._state["gain"])
 
-    def sums(self, gains: RowGains, rows: JudgedRows) -> Tensor:
-        """What this rank's rows add: float64 [5 S + 5], to be summed over ranks and handed to ``update``."""
+    def sums(self, gains: RowGains, rows: JudgedRows, probe: JudgedRows | None = None) -> Tensor:
+        """What this rank's rows add: float64 [6 S + 3 + 2 C], to be summed over ranks and handed to ``update``.
+
+        Args:
+            probe: the rows that ``gains.probe_gain`` is of.
+        """
         gain, evidence = gains.gain.double(), gains.evidence.double()
         external = rows.is_external.double()
-        seen = evidence * external
         # A row without evidence may hold any number: its product with 0 has to be 0.
         gain = torch.where(evidence > 0, gain, 0.0)
-        by_slice = torch.zeros(5, self.num_slices, dtype=torch.float64, device=gain.device)
+        # Compared with what was known before this step, which is the same on every rank. Before the first look nothing is.
+        expected = self._reference.expected(rows.label) if self._compares else torch.zeros_like(gain)
+        seen = evidence * external * (self._reference.is_known() if self._compares else 1.0)
+        by_slice = torch.zeros(6, self.num_slices, dtype=torch.float64, device=gain.device)
         first, second = seen * (rows.fold == 0), seen * (rows.fold != 0)
-        columns = torch.stack([gain * first, gain * second, first, second, rows.weight.double() * external])
+        better, mix = gain - expected, (expected - self._reference.mean()) * seen
+        columns = torch.stack([better * first, better * second, first, second, rows.weight.double() * external, mix])
         by_slice = by_slice.index_add(1, torch.where(rows.is_external, rows.slice, 0), columns)
         inside = evidence * (1.0 - external)
         internal = torch.stack([(gain * inside).sum(), (gain.abs() * inside).sum(), inside.sum()])
-        reference = torch.zeros_like(self._state["reference"]) if gains.reference is None else gains.reference.double()
-        return torch.cat([by_slice.reshape(-1), internal, reference])
+        reference = torch.zeros_like(self._reference.sums)
+        if gains.probe_gain is not None and probe is not None:
+            reference = self._reference.sums_of(gains.probe_gain, probe.label, probe.weight)
+        return torch.cat([by_slice.reshape(-1), internal, reference.reshape(-1)])
 
     def volume(self, sums: Tensor) -> Tensor:
         """[S], weight of all ranks' external rows of the step that ``sums`` are of."""
         return self._by_slice(sums)[4]
 
     def _by_slice(self, sums: Tensor) -> Tensor:
-        return sums[: 5 * self.num_slices].view(5, -1)
+        return sums[: 6 * self.num_slices].view(6, -1)
 
     def update(self, sums: Tensor) -> None:
         """``sums`` of all ranks' rows of one step."""
         state = self._state
         state["num_updates"] = state["num_updates"] + 1
-        by_slice, internal, reference = self._by_slice(sums), sums[-5:-2], sums[-2:]
-        state["internal"] = YARDSTICK_DECAY * state["internal"] + internal
-        state["reference"] = torch.where(reference[1] > 0, REFERENCE_DECAY, 1.0) * state["reference"] + reference
-        rows = by_slice[2:4]  # [2, S], by fold
-        gain = (by_slice[:2] - self.reference() * rows) / self.scale()
+        by_slice, others = self._by_slice(sums), sums[6 * self.num_slices :]
+        state["internal"] = YARDSTICK_DECAY * state["internal"] + others[:3]
+        self._reference.add(others[3:].view_as(self._reference.sums))
+        gain, rows, mix = by_slice[:2] / self.scale(), by_slice[2:4], by_slice[5] / self.scale()  # by fold, [2, S]; [S]
         visited = rows.sum(0) > 0
         kept, kept_long = torch.where(visited, self._section.decay, 1.0), torch.where(visited, PURITY_DECAY, 1.0)
         state["gain"] = kept * state["gain"] + gain.sum(0)
         state["rows"] = kept * state["rows"] + rows.sum(0)
+        state["mix"] = kept * state["mix"] + mix
         state["fold_gain"] = kept_long * state["fold_gain"] + gain
         state["fold_rows"] = kept_long * state["fold_rows"] + rows
         state["volume"] = state["volume"] + by_slice[4]
-        state["decided_by"] = self.threshold()
+        state["decided_by"] = self.thresholds()
         state["let_in"] = self._decide(state["decided_by"])
 
     def scale(self) -> Tensor:
@@ -114,34 +139,48 @@ class GainLedger:
 
     def reference(self) -> Tensor:
         """What gains are compared with before they are scaled, a scalar: the mean gain of held-out internal rows; 0 without any."""
-        gain, weight = self._state["reference"].unbind()
-        return gain / torch.where(weight > 0, weight, 1.0)
+        return self._reference.mean()
 
     def gains(self) -> Tensor:
-        """Each slice's decayed mean gain, [S]; NaN where nothing is known."""
-        return self._state["gain"] / self._state["rows"]
+        """Each slice's decayed mean gain, [S]; NaN where nothing is known.
+
+        Against held-out rows it has two parts: what its rows gain beside those of their class of label, and what its mix of labels
+        makes of it, as far as that is more than luck.
+        """
+        state = self._state
+        gain, mix = state["gain"] / state["rows"], state["mix"] / state["rows"]
+        luck = MIX_DOUBT**2 * self._reference.variance() / self.scale().square() / state["rows"]
+        return gain + torch.where(mix.square() > luck, mix - luck / mix, 0.0)
 
     def weights(self) -> Tensor:
         """What a row of each slice counts, [S]: 0 before ``min_rows`` rows came by, then by the rule of ``acceptance``."""
         return self._state["let_in"].clone()
 
-    def threshold(self) -> Tensor:
-        """Lowest gain to be accepted beside what is let in now, a scalar.
+    def thresholds(self) -> Tensor:
+        """Lowest gain to stay let in, lowest to be let in, and what harm lies below, [3], beside what is let in now.
 
-        tau below 0, or below the mean of what is let in where that gains more: a few hundred held-out rows may lie off by luck, but
-        slices that are alike lie together.
+        tau below 0, or below the mean of what is let in: a few hundred held-out rows may lie off by luck, but slices that are alike lie
+        together. That mean counts down to tau, so that harm which is let in cannot ask for more and more. A slice that is left out
+        needs ``margin`` more.
         """
-        state = self._state
-        first = self._section.threshold_at(float(state["num_updates"]) - 1.0)
-        if not self._compares:
-            return torch.full_like(state["reference"][0], first)
-        gain, rows = ((state[name] * state["let_in"]).sum() for name in ("gain", "rows"))
-        lift = torch.where(rows > 0, gain / rows.clamp(min=1e-30), 0.0).clamp(min=0.0)
-        return (self._section.threshold + lift).clamp(min=first)
+        state, tau = self._state, self._section.threshold
+        lift = torch.zeros_like(state["num_updates"], device=state["gain"].device)
+        if self._compares:
+            rows = state["rows"] * state["let_in"]
+            mean = (torch.where(rows > 0, self.gains(), 0.0) * rows).sum() / rows.sum().clamp(min=1e-30)
+            lift = mean.clamp(min=min(0.0, tau))
+        harm = (tau + lift)[None]
+        return torch.cat([torch.maximum(harm + self._margins, self.first_threshold() + lift.clamp(max=0.0)), harm])
 
-    def _decide(self, threshold: Tensor) -> Tensor:
-        judged = (self._state["volume"] >= self._section.min_rows) & (self._state["rows"] > 0)
-        return torch.where(judged, acceptance(self.gains(), self._section, threshold), 0.0)
+    def first_threshold(self) -> float:
+        """What a gain has to be at the latest step whatever else is let in: it falls to tau."""
+        return self._section.threshold_at(float(self._state["num_updates"]) - 1.0)
+
+    def _decide(self, thresholds: Tensor) -> Tensor:
+        state = self._state
+        judged = (state["volume"] >= self._section.min_rows) & (state["rows"] > 0)
+        stays, enters, _ = thresholds
+        return torch.where(judged, acceptance(self.gains(), self._section, enters + (stays - enters) * state["let_in"]), 0.0)
 
     def add_accepted(self, accepted: Tensor) -> None:
         """``accepted`` [S]: weight of all ranks' rows let in at this step."""
@@ -153,17 +192,18 @@ class GainLedger:
 
     def report(self) -> LedgerReport:
         state = self._state
-        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights(), float(state["decided_by"]))
+        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights(), *state["decided_by"].tolist())
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self._state)
+        return self._state | {"reference": self._reference.sums}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._state = {name: state[name].clone() for name in self._state}
+        self._reference.sums = state["reference"].clone()
 
 
 def acceptance(gain: Tensor, section: GainSection, threshold: Tensor) -> Tensor:
-    """What a row of that gain counts: 1 from the threshold on, or more and more around it."""
+    """What a row of that gain counts: 1 from the threshold on, or more and more around it. ``threshold``: a scalar, or one a row."""
     if section.weights == "soft":
         return torch.sigmoid((gain - threshold) / section.temperature)
     return (gain >= threshold).to(gain.dtype)

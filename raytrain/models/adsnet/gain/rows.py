@@ -78,8 +78,8 @@ class RowGains:
     """float [B]"""
     evidence: Tensor
     """float [B], what the row's gain weighs; 0 where the estimator says nothing of it"""
-    reference: Tensor | None = None
-    """[2]: sums of the gain and of the weight of this rank's held-out internal rows; None at a step that looks at none"""
+    probe_gain: Tensor | None = None
+    """float, of each of this rank's held-out internal rows; None at a step that looks at none"""
 
     @classmethod
     def unknown(cls, rows: JudgedRows) -> "RowGains":
