@@ -18,8 +18,9 @@ from raytrain.storage import has_credentials
 OF_A_CONFIG = ("train", "roll", "sweep", "study", "prepare")
 OF_A_RUN = ("evaluate", "predict")
 COMMANDS = OF_A_CONFIG + OF_A_RUN
-PATH_KEYS = ("path", "storage_path", "output")
-"""Last parts of the keys that hold a path in rolls, sweeps, studies and prepare configs."""
+OUTPUTS = {"sweep": ("work_dir", "runs/sweeps"), "study": ("work_dir", "runs/studies"), "roll": ("output", "runs/rolls")}
+"""Where commands of several runs write: the key, and the directory that theirs is in where they do not say."""
+DEFAULT_PRESET = "quick"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -159,12 +160,33 @@ def _paths_of(request: Request, package: Package) -> Iterator[tuple[str, str]]:
         origin = Path(request.subject).parent / base
         _packed_name(str(origin), package)
         yield from _flat_paths(parse_yaml(read_text(origin), str(origin)))
-    yield from _flat_paths(with_overrides(values, request.overrides))
+    values = with_overrides(values, request.overrides)
+    yield from _flat_paths(values)
+    if request.command in OUTPUTS:
+        key, default = OUTPUTS[request.command]
+        yield key, str(values.get(key) or f"{default}/{values.get('name')}")
+    elif "output" in values:
+        yield "output", str(values["output"])
+    if request.command == "study":
+        preset = _preset_of(request.arguments)
+        output = values.get("presets", {}).get(preset, {}).get("output")
+        if output:
+            yield f"presets.{preset}.output", str(output)
+
+
+def _preset_of(arguments: Sequence[str]) -> str:
+    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
+        if argument == "--preset":
+            return following
+        if argument.startswith("--preset="):
+            return argument.partition("=")[2]
+    return DEFAULT_PRESET
 
 
 def _flat_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is read; where the runs of a roll, a sweep or a study lie, these say themselves."""
     for key, value in flat_keys(values).items():
-        if isinstance(value, str) and key.rpartition(".")[2] in PATH_KEYS:
+        if isinstance(value, str) and key.rpartition(".")[2] == "path":
             yield key, value
 
 
@@ -175,14 +197,14 @@ def _judge(command: str, key: str, path: str, package: Package, is_local: bool, 
     if _is_anywhere(path) or _is_absolute(path):
         _check_reach(key, path, is_local, warnings)
         return
-    is_output = key.rpartition(".")[2] in ("storage_path", "output")
+    is_output = key.rpartition(".")[2] in ("storage_path", "output", "work_dir")
     if not is_output and package.holds(path):
         return
     fate = "is deleted with the job's own directory" if is_output else "is not packed, so it is not in the job's own directory"
     wanted = f"{key}={json.dumps(str(package.root / path))}"
-    if command == "train" and is_local and "[" not in key:
+    if is_local and "[" not in key and (command == "train" or is_output):
         added.append(wanted)
-    elif command == "train":
+    elif command == "train" or is_output:
         raise ConfigError(
             f"{key} has to be a path that the cluster's nodes share. Received: {key}={path}, which {fate}. "
             f"Set {key} to a URI (s3://, gs://, hdfs://) or to an absolute path that every node mounts."

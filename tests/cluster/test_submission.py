@@ -22,8 +22,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     root = tmp_path / "tree"
     for name, values in {
         "jobs/job.yaml": JOB,
-        "jobs/roll.yaml": {"calendar": {}, "base": {"data": {"path": "data/days"}}},
-        "jobs/study.yaml": {"base": "job.yaml", "arms": {}},
+        "jobs/roll.yaml": {"name": "chain", "calendar": {}, "base": {"data": {"path": "data/days"}}},
+        "jobs/study.yaml": {"name": "arms", "base": "job.yaml", "arms": {}},
+        "jobs/sweep.yaml": {"name": "knobs", "base": "job.yaml", "space": {}},
         "data/ignored.yaml": JOB,
         "tracked/rows.yaml": {},
     }.items():
@@ -132,10 +133,39 @@ def test_data_that_are_packed_need_nothing(tree: Package):
 
 
 def test_the_paths_of_a_roll_and_of_a_studys_base_are_warned_of(tree: Package):
-    (warning,) = submission_of(tree, "roll", "jobs/roll.yaml").warnings
+    (warning,) = submission_of(tree, "roll", "jobs/roll.yaml", "output=s3://b/roll").warnings
     assert warning.startswith("base.data.path=data/days is not packed")
-    (warning,) = submission_of(tree, "study", "jobs/study.yaml", "--preset", "full").warnings
+    (warning,) = submission_of(tree, "study", "jobs/study.yaml", "--preset", "full", "work_dir=s3://b/study").warnings
     assert warning.startswith("data.path=data/toy is not packed")
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "default"),
+    [
+        (("roll", "jobs/roll.yaml"), "output", "runs/rolls/chain"),
+        (("sweep", "jobs/sweep.yaml"), "work_dir", "runs/sweeps/knobs"),
+        (("study", "jobs/study.yaml"), "work_dir", "runs/studies/arms"),
+    ],
+)
+def test_results_do_not_go_with_the_jobs_own_directory(tree: Package, typed: tuple[str, ...], key: str, default: str):
+    """Ray deletes it when the job is over: a command of many runs would leave nothing."""
+    with pytest.raises(ConfigError) as error:
+        submission_of(tree, *typed)
+    assert_three_parts(error.value, f"{key}={default}, which is deleted", f"Set {key} to a URI")
+    assert submission_of(tree, *typed, is_local=True).added == (f'{key}="{tree.root}/{default}"',)
+    assert submission_of(tree, *typed, f"{key}=elsewhere", is_local=True).added == (f'{key}="{tree.root}/elsewhere"',)
+    assert submission_of(tree, *typed, f"{key}=s3://b/x").added == ()
+
+
+def test_the_output_of_the_studys_preset_that_is_asked_for_is_kept(tree: Package):
+    values = {"base": "job.yaml", "arms": {}, "work_dir": "s3://b/x", "presets": {"quick": {}, "full": {"output": "kept/here"}}}
+    (tree.root / "jobs/study.yaml").write_text(yaml.safe_dump(values))
+    for option in (("--preset", "full"), ("--preset=full",)):
+        with pytest.raises(ConfigError, match=r"presets\.full\.output=kept/here"):
+            submission_of(tree, "study", "jobs/study.yaml", *option)
+        (added,) = submission_of(tree, "study", "jobs/study.yaml", *option, is_local=True).added
+        assert added == f'presets.full.output="{tree.root}/kept/here"'
+    assert submission_of(tree, "study", "jobs/study.yaml").added == ()
 
 
 def test_a_variable_is_passed_by_name():

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from raytrain.cli import app
 from tests.data.build import build_dataset
+from tests.ray.test_roll import build_rolled, rolled_values
 
 pytestmark = [pytest.mark.ray]
 ROOT = Path(__file__).parents[2]
@@ -140,3 +141,38 @@ def test_a_job_trains_fails_or_is_stopped_and_says_so(head: str, tree: Path, mon
     assert raytrain("job", "logs", long, "--follow", *at)[0] == 130
     listed = raytrain("job", "list", *at)[1]
     assert [word for word in listed.split() if word in ("SUCCEEDED", "FAILED,", "STOPPED")] == ["SUCCEEDED", "FAILED,", "STOPPED"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", ["study", "sweep", "roll"])
+def test_what_starts_runs_of_its_own_goes_to_the_cluster_too(head: str, tree: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """The command is the job's driver: its runs and trials are trained by the same Ray."""
+    monkeypatch.chdir(tree)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN["RAY_AUTH_TOKEN"])
+    output, base = tree / "out" / command, yaml.safe_load((tree / "job.yaml").read_text())
+    base["data"]["path"] = str(tree / "data/toy")
+    values = {
+        "study": {
+            "presets": {"quick": {"seeds": [0]}},
+            "arms": {"din": {}, "mean": {"overrides": ["model={name: item_mean}"], "deterministic": True}},
+            "comparisons": [["din", "mean"]],
+            "num_resamples": 50,
+            "work_dir": str(output),
+        },
+        "sweep": {"space": {"tables.lr": {"log_uniform": [0.01, 1.0]}}, "num_trials": 2, "work_dir": str(output)},
+        "roll": rolled_values(str(tree / "data/days"), str(output)),
+    }[command]
+    if command == "roll":
+        build_rolled(tree / "data/days")
+    (tree / f"{command}.yaml").write_text(yaml.safe_dump({"name": "tiny", "base": base} | values))
+    options = ("--preset", "quick") if command == "study" else ()
+    code, said = raytrain("submit", "--address", head, "--", command, f"{command}.yaml", *options)
+    assert code == 0, said
+    result = json.loads(next(output.rglob({"study": "result.json", "sweep": "sweep.json", "roll": "roll.json"}[command])).read_text())
+    if command == "study":
+        assert set(result["arms"]) == {"din", "mean"}
+    elif command == "sweep":
+        assert result["counts"]["finished"] == 2
+    else:
+        assert len(result["days"]) == 2
