@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.config import ClusterConfig
+from cluster.job_paths import OUTPUTS, is_written, paths_of
 from cluster.replicas import Replicas, one_pod, replicas_for, short_of, smallest
 from cluster.secrets import secrets_in_command
 from raytrain.config import JobConfig, load_config
@@ -12,6 +13,7 @@ from raytrain.errors import ConfigError
 from raytrain.models.declared import DECLARED
 from raytrain.settings import nearest
 
+WITH_VALUE = ("--baseline", "--preset", "--from", "--to")
 COMMANDS = ("prepare", "train", "evaluate", "predict", "roll", "sweep", "study", "doctor", "bench")
 """What makes sense on a cluster."""
 
@@ -49,6 +51,8 @@ def job_command(config: ClusterConfig, words: Sequence[str]) -> JobCommand:
     line = ("raytrain", *words)
     if words[0] == "prepare":
         return JobCommand(line, one_pod(config), 1)
+    if words[0] in OUTPUTS:
+        _check_paths_of_many(config, words)
     if words[0] != "train":
         unknown = f"What `{words[0]}` needs is not known here: it starts with the groups' min, and a run in it that needs more is refused."
         return JobCommand(line, smallest(config), warning=unknown)
@@ -67,16 +71,16 @@ def job_command(config: ClusterConfig, words: Sequence[str]) -> JobCommand:
 
 
 def _config_of(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The config and the overrides among the words of `train`: --baseline takes a value, --resume does not."""
+    """The config and the overrides among the words after the command; of its options some take a value, --resume does not."""
     plain: list[str] = []
     takes_value = False
     for word in words:
         if takes_value or word.startswith("--"):
-            takes_value = word == "--baseline"
+            takes_value = word in WITH_VALUE
         else:
             plain.append(word)
     if not plain:
-        raise ConfigError("`train` takes a job's config. Received: none. Write -- train CONFIG key=value ...")
+        raise ConfigError("A job takes a config. Received: none. Write -- train CONFIG key=value ...")
     return plain[0], tuple(plain[1:])
 
 
@@ -86,6 +90,15 @@ def _check_paths(config: ClusterConfig, path: str, job: JobConfig) -> None:
         _check_shared(config, "CONFIG", path, False, "Name it relative to the image's code")
     for key, value, written in (("data.path", job.data.path, False), ("run.storage_path", job.run.storage_path, True)):
         _check_shared(config, key, value, written, f"Set {key} to s3://... or gs://...")
+
+
+def _check_paths_of_many(config: ClusterConfig, words: Sequence[str]) -> None:
+    """Of a roll, a sweep or a study: what it reads, and where it keeps its runs."""
+    path, overrides = _config_of(words[1:])
+    if path.startswith("/"):
+        _check_shared(config, "CONFIG", path, False, "Name it relative to the image's code")
+    for key, value in paths_of(words[0], path, words[1:], overrides).items():
+        _check_shared(config, key, value, is_written(key), f"Set {key} to s3://... or gs://...")
 
 
 def _check_shared(config: ClusterConfig, key: str, path: str, written: bool, fix: str) -> None:

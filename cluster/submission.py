@@ -6,21 +6,17 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from cluster.job_paths import base_of, is_written, paths_of
 from cluster.packing import Package
-from raytrain.config import load_config, read_text
+from raytrain.config import load_config
 from raytrain.errors import ConfigError
-from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import has_credentials
 
 OF_A_CONFIG = ("train", "roll", "sweep", "study", "prepare")
 OF_A_RUN = ("evaluate", "predict")
 COMMANDS = OF_A_CONFIG + OF_A_RUN
-OUTPUTS = {"sweep": ("work_dir", "runs/sweeps"), "study": ("work_dir", "runs/studies"), "roll": ("output", "runs/rolls")}
-"""Where commands of several runs write: the key, and the directory that theirs is in where they do not say."""
-DEFAULT_PRESET = "quick"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -154,40 +150,10 @@ def _paths_of(request: Request, package: Package) -> Iterator[tuple[str, str]]:
             yield "start.run", job.start.run
         yield from ((f"start.snapshots[{index}]", run) for index, run in enumerate(job.start.snapshots))
         return
-    values = parse_yaml(read_text(request.subject), request.subject)
-    base = values.get("base")
-    if isinstance(base, str) and "://" not in base:
-        origin = Path(request.subject).parent / base
-        _packed_name(str(origin), package)
-        yield from _flat_paths(parse_yaml(read_text(origin), str(origin)))
-    values = with_overrides(values, request.overrides)
-    yield from _flat_paths(values)
-    if request.command in OUTPUTS:
-        key, default = OUTPUTS[request.command]
-        yield key, str(values.get(key) or f"{default}/{values.get('name')}")
-    elif "output" in values:
-        yield "output", str(values["output"])
-    if request.command == "study":
-        preset = _preset_of(request.arguments)
-        output = values.get("presets", {}).get(preset, {}).get("output")
-        if output:
-            yield f"presets.{preset}.output", str(output)
-
-
-def _preset_of(arguments: Sequence[str]) -> str:
-    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
-        if argument == "--preset":
-            return following
-        if argument.startswith("--preset="):
-            return argument.partition("=")[2]
-    return DEFAULT_PRESET
-
-
-def _flat_paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is read; where the runs of a roll, a sweep or a study lie, these say themselves."""
-    for key, value in flat_keys(values).items():
-        if isinstance(value, str) and key.rpartition(".")[2] == "path":
-            yield key, value
+    base = base_of(request.subject)
+    if base is not None:
+        _packed_name(str(base), package)
+    yield from paths_of(request.command, request.subject, request.arguments, request.overrides).items()
 
 
 def _judge(command: str, key: str, path: str, package: Package, is_local: bool, added: list[str], warnings: list[str]) -> None:
@@ -197,7 +163,7 @@ def _judge(command: str, key: str, path: str, package: Package, is_local: bool, 
     if _is_anywhere(path) or _is_absolute(path):
         _check_reach(key, path, is_local, warnings)
         return
-    is_output = key.rpartition(".")[2] in ("storage_path", "output", "work_dir")
+    is_output = is_written(key)
     if not is_output and package.holds(path):
         return
     fate = "is deleted with the job's own directory" if is_output else "is not packed, so it is not in the job's own directory"

@@ -1,5 +1,7 @@
 """A job against a cluster's groups, by hand-computed numbers. data: 0 to 2 pods of 4 CPUs, train: 1 to 2 of 8."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,9 +124,31 @@ def test_what_computes_in_the_drivers_process_leaves_the_head(tmp_path):
 
 
 def test_a_command_of_many_runs_starts_small_and_says_so():
-    found = job_command(small(), ["roll", "pipelines/rolls/complete_journey.yaml"])
+    paths = ("base.data.path=s3://b/days", "output=s3://b/roll")
+    found = job_command(small(), ["roll", "pipelines/rolls/complete_journey.yaml", "--from", "2017-10-01", *paths])
     assert found.replicas == {"data": 0, "train": 1}
     assert "`roll`" in str(found.warning)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("roll", "pipelines/rolls/complete_journey.yaml", "base.data.path=s3://b/x"), "output=runs/rolls/complete_journey"),
+        (("roll", "pipelines/rolls/complete_journey.yaml", "output=s3://b/x"), "base.data.path=data/"),
+        (("sweep", "tuning/sweeps/lcn.yaml", "data.path=s3://b/x"), "work_dir=runs/sweeps/lcn"),
+        (("sweep", "tuning/sweeps/planted_lcn.yaml", "work_dir=s3://b/x"), "data.path=data/planted_small"),
+        (("study", "pipelines/studies/movielens_lcn.yaml", "data.path=s3://b/x"), "work_dir=runs/studies/movielens_lcn"),
+        (
+            ("study", "pipelines/studies/movielens_lcn.yaml", "--preset", "full", "data.path=s3://b/x", "work_dir=s3://b/y"),
+            "presets.full.output=pipelines/studies/movielens_lcn",
+        ),
+    ],
+    ids=["roll's output", "roll's data", "sweep's output", "sweep's own override", "study's runs", "study's result"],
+)
+def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...], said: str):
+    with pytest.raises(ConfigError, match=re.escape(f"Received: {said}")) as error:
+        job_command(small(), words)
+    assert_three_parts(error.value)
 
 
 @pytest.mark.parametrize(
