@@ -13,7 +13,8 @@ from raytrain.errors import ConfigError
 from raytrain.models.declared import DECLARED
 from raytrain.settings import nearest
 
-WITH_VALUE = ("--baseline", "--preset", "--from", "--to")
+WITH_VALUE = ("--baseline", "--preset", "--from", "--to", "--arm")
+"""Options that take a value, of train, study and roll."""
 COMMANDS = ("prepare", "train", "evaluate", "predict", "roll", "sweep", "study", "doctor", "bench")
 """What makes sense on a cluster."""
 
@@ -97,7 +98,7 @@ def _check_paths_of_many(config: ClusterConfig, words: Sequence[str]) -> None:
     path, overrides = _config_of(words[1:])
     if path.startswith("/"):
         _check_shared(config, "CONFIG", path, False, "Name it relative to the image's code")
-    for key, value in paths_of(words[0], path, words[1:], overrides).items():
+    for key, value in paths_of(words[0], path, words[1:], overrides):
         _check_shared(config, key, value, is_written(key), f"Set {key} to s3://... or gs://...")
 
 

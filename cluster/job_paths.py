@@ -1,15 +1,17 @@
 """The paths in a command of several runs, whose config is no job's: a roll, a sweep, a study, and what prepares data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raytrain.config import read_text
+from raytrain.config import JobConfig, read_text
 from raytrain.settings import flat_keys, parse_yaml, with_overrides
 
 OUTPUTS = {"sweep": ("work_dir", "runs/sweeps"), "study": ("work_dir", "runs/studies"), "roll": ("output", "runs/rolls")}
 """Where commands of several runs write: the key, and the directory that theirs is in where they do not say."""
 DEFAULT_PRESET = "quick"
+
+Pairs = Iterator[tuple[str, str]]
 
 
 def is_written(key: str) -> bool:
@@ -17,15 +19,14 @@ def is_written(key: str) -> bool:
     return key.rpartition(".")[2] in ("storage_path", "output", "work_dir")
 
 
-def base_of(config: str) -> Path | None:
+def base_of(config: str, overrides: Sequence[str] = ()) -> Path | None:
     """The file beside ``config`` that it builds on; None where it holds its base itself."""
-    base = parse_yaml(read_text(config), config).get("base")
+    base = with_overrides(parse_yaml(read_text(config), config), [one for one in overrides if _key(one) == "base"]).get("base")
     return Path(config).parent / base if isinstance(base, str) and "://" not in base else None
 
 
-def paths_of(command: str, config: str, arguments: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
-    """Dotted keys that hold paths, and those paths: what is read, by the base, by ``config`` or an override of it, and where the command
-    writes.
+def paths_of(command: str, config: str, arguments: Sequence[str], overrides: Sequence[str]) -> Pairs:
+    """Dotted keys that hold paths, and those paths: what the runs read, then where the command writes.
 
     Args:
         arguments: of the command line, its options among them.
@@ -33,23 +34,46 @@ def paths_of(command: str, config: str, arguments: Sequence[str], overrides: Seq
     Raises:
         ConfigError: a file is missing or no YAML.
     """
-    base, values = base_of(config), with_overrides(parse_yaml(read_text(config), config), overrides)
-    paths = {}
-    if base is not None:
-        of_all = values.get("overrides") or ()
-        paths = _read_paths(with_overrides(parse_yaml(read_text(base), str(base)), of_all))
-    paths |= _read_paths(values)
+    of_base = [one for one in overrides if command in ("sweep", "study") and _is_of_base(_key(one))]
+    values = with_overrides(parse_yaml(read_text(config), config), [one for one in overrides if one not in of_base])
+    preset = _preset_of(arguments)
+    if command in ("sweep", "study"):
+        yield from _of_runs(command, config, values, preset, of_base)
+    else:
+        yield from _read_paths(values)
     if command in OUTPUTS:
         key, default = OUTPUTS[command]
-        paths[key] = str(values.get(key) or f"{default}/{values.get('name')}")
-    elif "output" in values:
-        paths["output"] = str(values["output"])
-    if command == "study":
-        preset = _preset_of(arguments)
-        output = values.get("presets", {}).get(preset, {}).get("output")
-        if output:
-            paths[f"presets.{preset}.output"] = str(output)
-    return paths
+        yield key, str(values.get(key) or f"{default}/{values.get('name')}")
+    elif values.get("output"):
+        yield "output", str(values["output"])
+    output = _section(_section(values, "presets"), preset).get("output") if command == "study" else None
+    if output:
+        yield f"presets.{preset}.output", str(output)
+
+
+def _of_runs(command: str, config: str, values: Mapping[str, Any], preset: str, overrides: Sequence[str]) -> Pairs:
+    """What the trials or cells read: the base as everything changes it, and what single ones put in its place."""
+    file = base_of(config, [f"base={values['base']}"] if isinstance(values.get("base"), str) else ())
+    base = parse_yaml(read_text(file), str(file)) if file is not None else _section(values, "base")
+    of_all = (
+        _strings(values.get("overrides"))
+        if command == "sweep"
+        else _strings(_section(_section(values, "presets"), preset).get("overrides"))
+    )
+    paths = _read_paths(with_overrides(base, [*of_all, *overrides]))
+    varied = {key: points for key, points in _section(values, "grid").items() if _is_path(key)}
+    # Every point of a grid replaces what the base says.
+    yield from ((key, path) for key, path in paths if key not in varied)
+    yield from ((key, str(path)) for key, points in varied.items() for path in points)
+    for arm in _section(values, "arms").values():
+        lists = [arm.get("overrides"), *(arm.get("trials") or ())] if isinstance(arm, Mapping) else []
+        single = [one.partition("=") for each in lists for one in _strings(each)]
+        yield from ((key.strip(), path.strip()) for key, _, path in single if _is_path(key.strip()))
+
+
+def _is_of_base(key: str) -> bool:
+    """Whether an override changes the runs, not the sweep or the study; "base." is of a sweep's roll."""
+    return key.startswith("base.") or key.split(".")[0] in JobConfig.model_fields
 
 
 def _preset_of(arguments: Sequence[str]) -> str:
@@ -61,5 +85,23 @@ def _preset_of(arguments: Sequence[str]) -> str:
     return DEFAULT_PRESET
 
 
-def _read_paths(values: Mapping[str, Any]) -> dict[str, str]:
-    return {key: value for key, value in flat_keys(values).items() if isinstance(value, str) and key.rpartition(".")[2] == "path"}
+def _read_paths(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in flat_keys(values).items() if isinstance(value, str) and _is_path(key)]
+
+
+def _is_path(key: str) -> bool:
+    return key.rpartition(".")[2] == "path"
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """{} where there is none: what is wrong with a file is for its command to say."""
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _strings(values: Any) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list | tuple) else []

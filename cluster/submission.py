@@ -150,10 +150,10 @@ def _paths_of(request: Request, package: Package) -> Iterator[tuple[str, str]]:
             yield "start.run", job.start.run
         yield from ((f"start.snapshots[{index}]", run) for index, run in enumerate(job.start.snapshots))
         return
-    base = base_of(request.subject)
+    base = base_of(request.subject, request.overrides)
     if base is not None:
         _packed_name(str(base), package)
-    yield from paths_of(request.command, request.subject, request.arguments, request.overrides).items()
+    yield from paths_of(request.command, request.subject, request.arguments, request.overrides)
 
 
 def _judge(command: str, key: str, path: str, package: Package, is_local: bool, added: list[str], warnings: list[str]) -> None:

@@ -33,7 +33,7 @@ def ledger_ends(variants: Sequence[str], finished: Sequence[FinishedCell], data_
     """The ``ledger`` of result.json, arms: name -> figure -> mean over seeds, of every arm that keeps gain; None where none does.
 
     accepted_share: of external rows since the ledger began. num_slices: seen; num_accepted, num_hurting: let in at the end, with a
-    gain below the threshold. harm, residual_harm: ``raytrain.models.adsnet.gain.purity``. On a data set with planted truth besides
+    gain below tau as it counts then. harm, residual_harm: ``raytrain.models.adsnet.gain.purity``. On a data set with planted truth besides
     what ``planted_detection`` says, and worst_harmful_share, that of the seed that lets in most harm.
 
     data_paths: arm -> data.path.
@@ -51,7 +51,7 @@ def ledger_ends(variants: Sequence[str], finished: Sequence[FinishedCell], data_
             detected = [planted_detection(ledger, truth) for ledger in ledgers]
             arms[variant] |= {name: _mean([one[name] for one in detected]) for name in detected[0]}
             shares = [one["harmful_share"] for one in detected]
-            arms[variant]["worst_harmful_share"] = None if any(math.isnan(share) for share in shares) else max(shares)
+            arms[variant]["worst_harmful_share"] = max((share for share in shares if not math.isnan(share)), default=None)
     return {"arms": arms} if arms else None
 
 

@@ -68,7 +68,8 @@ class GainSection(Section):
     is worth that a network has not fitted yet; one batch of them is looked up every ``refresh_steps``. zero: nothing."""
     tau: float | None = None
     """Lowest gain that is accepted; of ``ledger`` and ``grad`` a share of an internal row's, of the others a difference of losses. Where
-    reference is held_out ``ledger`` counts it from the mean of the slices that are let in, once there are some. null: -0.075 for
+    reference is held_out ``ledger`` counts it from the mean of the slices that are let in, once there are some, and goes down to 2 tau
+    at the most. null: -0.075 for
     ``ledger``, -0.1 for ``grad``, -0.3 for both where reference is zero, and the paper's 0 for the rest."""
     first_tau: float | None = None
     """Lowest gain that is accepted at the first joint step, from which it falls to tau in even steps. null: 0.2 for ``ledger`` where

@@ -129,7 +129,7 @@ def _note(ledger: Record, num_listed: int) -> str:
 
 def _rule(ledger: Record) -> str:
     threshold, entry = ledger["threshold"], ledger["entry_threshold"]
-    return f"{entry:g} or more is let in" + (f", and stays in down to {threshold:g}" if entry != threshold else "")
+    return f"{entry:.3g} or more is let in" + (f", and stays in down to {threshold:.3g}" if entry != threshold else "")
 
 
 def _name(one: Record) -> str:

@@ -120,6 +120,7 @@ class PairTransfer:
             "accepted_share": float(report.accepted.sum() / report.volume.sum().clamp(min=1.0)),
             "threshold": report.threshold,
             "entry_threshold": report.entry_threshold,
+            "harm_threshold": report.harm_threshold,
             "num_slices": len(seen),
             "num_accepted": int((report.weight[seen] >= 0.5).sum()),
             "num_hurting": int(self._hurting(report).sum()),
@@ -168,7 +169,7 @@ class PairTransfer:
         return "Their rows count less in the gain network." if soft else "Their rows are left out of the gain network."
 
     def _hurting(self, report: LedgerReport) -> Tensor:
-        """bool [S]: slices seen often enough whose gain is below the threshold."""
+        """bool [S]: slices seen often enough whose gain is below what harm lies below."""
         return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold)
 
     @torch.no_grad()

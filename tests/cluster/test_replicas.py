@@ -3,12 +3,14 @@
 import re
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.job_command import job_command
+from cluster.job_command import WITH_VALUE, job_command
 from cluster.kuberay import ray_job
 from cluster.replicas import largest, replicas_for
+from raytrain.cli import app
 from raytrain.config import load_config
 from raytrain.errors import ConfigError, ResourceError
 from raytrain.resources import needs_of, num_training_streams
@@ -131,19 +133,43 @@ def test_a_command_of_many_runs_starts_small_and_says_so():
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("sweep", "tuning/sweeps/ecdctr.yaml", "base.data.path=s3://b/x", "work_dir=s3://b/y"),
+        ("sweep", "tuning/sweeps/lcn.yaml", "data.path=s3://b/x", "work_dir=s3://b/y"),
+        ("study", "pipelines/studies/movielens_lcn.yaml", "data.path=s3://b/x", "work_dir=s3://b/y"),
+        ("roll", "--arm", "chain", "pipelines/rolls/complete_journey.yaml", "base.data.path=s3://b/x", "output=s3://b/y"),
+    ],
+    ids=["sweep over a roll", "sweep", "study", "an option before the config"],
+)
+def test_many_runs_go_where_an_override_says(words: tuple[str, ...]):
+    assert job_command(small(), words).warning is not None
+
+
+def test_every_option_with_a_value_is_known():
+    commands = typer.main.get_command(app).commands
+    options = [
+        param for name in ("train", "roll", "sweep", "study") for param in commands[name].params if param.param_type_name == "option"
+    ]
+    with_value = {name for param in options if not param.is_flag for name in param.opts if name.startswith("--")}
+    assert with_value - {"--help"} == set(WITH_VALUE)
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("roll", "pipelines/rolls/complete_journey.yaml", "base.data.path=s3://b/x"), "output=runs/rolls/complete_journey"),
         (("roll", "pipelines/rolls/complete_journey.yaml", "output=s3://b/x"), "base.data.path=data/"),
         (("sweep", "tuning/sweeps/lcn.yaml", "data.path=s3://b/x"), "work_dir=runs/sweeps/lcn"),
         (("sweep", "tuning/sweeps/planted_lcn.yaml", "work_dir=s3://b/x"), "data.path=data/planted_small"),
+        (("study", "pipelines/studies/planted_adsnet.yaml", "work_dir=s3://b/x"), "data.path=data/label_flip"),
         (("study", "pipelines/studies/movielens_lcn.yaml", "data.path=s3://b/x"), "work_dir=runs/studies/movielens_lcn"),
         (
             ("study", "pipelines/studies/movielens_lcn.yaml", "--preset", "full", "data.path=s3://b/x", "work_dir=s3://b/y"),
             "presets.full.output=pipelines/studies/movielens_lcn",
         ),
     ],
-    ids=["roll's output", "roll's data", "sweep's output", "sweep's own override", "study's runs", "study's result"],
+    ids=["roll's output", "roll's data", "sweep's output", "sweep's own override", "study's grid", "study's runs", "study's result"],
 )
 def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...], said: str):
     with pytest.raises(ConfigError, match=re.escape(f"Received: {said}")) as error:

@@ -197,3 +197,23 @@ def test_a_request_reads_what_the_command_itself_would_read():
         ("data.batch_size=8",),
         (("--output", "y"), ("--input", "x")),
     )
+
+
+def test_a_studys_own_paths_are_read_wherever_they_stand(tree: Package):
+    values = {
+        "name": "arms",
+        "base": {"data": {"path": "data/base"}},
+        "work_dir": "s3://b/x",
+        "arms": {"a": {"overrides": ["data.path=data/arm", "seed=1"], "trials": [["data.path=data/trial"]]}, "b": None},
+        "presets": {"quick": None, "full": {"overrides": ["data.path=data/preset"]}},
+    }
+
+    def warned(*typed: str) -> list[str]:
+        return [warning.split(" ")[0] for warning in submission_of(tree, "study", "jobs/study.yaml", *typed).warnings]
+
+    (tree.root / "jobs/study.yaml").write_text(yaml.safe_dump(values))
+    assert warned() == ["data.path=data/base", "data.path=data/arm", "data.path=data/trial"]
+    assert warned("--preset", "full")[0] == "data.path=data/preset"
+    assert warned("data.path=s3://b/y")[0] == "data.path=data/arm"
+    (tree.root / "jobs/study.yaml").write_text(yaml.safe_dump(values | {"arms": {}, "grid": {"data.path": ["s3://b/1", "data/2"]}}))
+    assert warned() == ["data.path=data/2"], "the base's is replaced at every point"

@@ -46,9 +46,9 @@ class GainJudge:
         if self._section.estimator == "none":
             accepted = ones
         else:
+            # With all held-out rows: within a class of labels single rows differ by little but noise.
             compared = (gains.gain - self._ledger.reference()) / self._ledger.scale()
-            threshold = compared.new_tensor(self._ledger.first_threshold())
-            own = acceptance(compared, self._section, threshold).to(ones.dtype)
+            own = acceptance(compared, self._section, self._ledger.first_threshold()).to(ones.dtype)
             accepted = torch.where(rows.is_external, own, ones)
         self._ledger.add_accepted(reduce(step_volume(rows, accepted, self._ledger.num_slices)))
         return accepted

@@ -20,6 +20,8 @@ from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
 YARDSTICK_DECAY = 0.997
 PURITY_DECAY = 0.999
 """Longer than that of decisions: purity is a property of the data, and needs many rows."""
+SPREAD = 0.075
+"""How far below the mean of what is let in good slices lie by luck: a tau that asks for more leaves room for that much."""
 MIX_DOUBT = 3.0
 """Standard deviations of luck that a slice's mix of labels has to pass before it counts. Rows that come by again are no new evidence and
 are counted as such, so this is less than it looks."""
@@ -138,7 +140,7 @@ class GainLedger:
         return torch.where((size > 0) & self._is_scaled, size / torch.where(weight > 0, weight, 1.0), 1.0)
 
     def reference(self) -> Tensor:
-        """What gains are compared with before they are scaled, a scalar: the mean gain of held-out internal rows; 0 without any."""
+        """The mean gain of held-out internal rows, a scalar, not scaled; 0 without any."""
         return self._reference.mean()
 
     def gains(self) -> Tensor:
@@ -160,20 +162,21 @@ class GainLedger:
         """Lowest gain to stay let in, lowest to be let in, and what harm lies below, [3], beside what is let in now.
 
         tau below 0, or below the mean of what is let in: a few hundred held-out rows may lie off by luck, but slices that are alike lie
-        together. That mean counts down to tau, so that harm which is let in cannot ask for more and more. A slice that is left out
-        needs ``margin`` more.
+        together. A mean below 0 counts down to tau, so to 2 tau at the most: harm that is let in cannot ask for more and more. A slice
+        that is left out needs ``margin`` more.
         """
         state, tau = self._state, self._section.threshold
         lift = torch.zeros_like(state["num_updates"], device=state["gain"].device)
         if self._compares:
             rows = state["rows"] * state["let_in"]
             mean = (torch.where(rows > 0, self.gains(), 0.0) * rows).sum() / rows.sum().clamp(min=1e-30)
-            lift = mean.clamp(min=min(0.0, tau))
+            room = max(0.0, SPREAD + tau)
+            lift = torch.where(mean > 0, (mean - room).clamp(min=0.0), mean.clamp(min=min(0.0, tau)))
         harm = (tau + lift)[None]
         return torch.cat([torch.maximum(harm + self._margins, self.first_threshold() + lift.clamp(max=0.0)), harm])
 
     def first_threshold(self) -> float:
-        """What a gain has to be at the latest step whatever else is let in: it falls to tau."""
+        """What a gain has to be at the latest step before anything is let in: it falls to tau."""
         return self._section.threshold_at(float(self._state["num_updates"]) - 1.0)
 
     def _decide(self, thresholds: Tensor) -> Tensor:
@@ -198,12 +201,13 @@ class GainLedger:
         return self._state | {"reference": self._reference.sums}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._state = {name: state[name].clone() for name in self._state}
+        # Where it was: a checkpoint is read onto the device, and the step's number is looked at by the host at every step.
+        self._state = {name: state[name].to(value.device, copy=True) for name, value in self._state.items()}
         self._reference.sums = state["reference"].clone()
 
 
-def acceptance(gain: Tensor, section: GainSection, threshold: Tensor) -> Tensor:
-    """What a row of that gain counts: 1 from the threshold on, or more and more around it. ``threshold``: a scalar, or one a row."""
+def acceptance(gain: Tensor, section: GainSection, threshold: Tensor | float) -> Tensor:
+    """What a row of that gain counts: 1 from the threshold on, or more and more around it. ``threshold``: one of all, or one a row."""
     if section.weights == "soft":
         return torch.sigmoid((gain - threshold) / section.temperature)
     return (gain >= threshold).to(gain.dtype)

@@ -8,7 +8,8 @@ of the average harm the better half of the slices still carries: well below a ha
 
 It is cross-fitted: which half is better is told by one fold of the rows, its gain by the other, and the two ways are averaged. Folds
 are of different rows, for a slice of a few hundred rows that come by in every epoch differs from the next for good, by luck. A
-share of the harm needs no tuning to the noise of labels, as a variance would.
+share of the harm needs no tuning to the noise of labels, as a variance would. Gains are compared by class of label, so what a mix of
+labels does is not in it.
 
 Shapes: S slices.
 """
