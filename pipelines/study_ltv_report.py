@@ -21,8 +21,8 @@ _FIGURES_NOTE = (
 _SIZES_NOTE = "Gini by how many internal training rows the row's slice has."
 _LEDGER_NOTE = (
     "Mean over seeds. Accepted: share of external rows let into the gain network. Slices of external rows that were seen, are let in at "
-    "the end, and hurt (gain below tau as it counts then). Harm: what an external row takes from internal ones on average, as a share of what "
-    "an internal row moves; left: the share of it that the better half of the slices carries, 1 where slices tell nothing."
+    "the end, and hurt (gain below tau as it counts then). Harm: what an external row takes from internal ones on average, as a share of "
+    "what an internal row moves; left: the share of it that the better half of the slices carries, 1 where slices tell nothing."
 )
 _TRUTH_NOTE = (
     " Against the data set's planted truth: AUC with which the last gain ranks helpful and neutral slices, or helpful ones alone, above "
