@@ -259,7 +259,8 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     [warning] = [record["text"] for record in session.records if record["kind"] == "warning" and "hurt" in record["text"]]
     worst = min(gains, key=lambda number: gains[number])
     assert f": shop {worst} ({gains[worst]:+.2f})" in warning, "worst first, by name"
-    assert (last["num_hurting"], last["threshold"]) == (sum(gain < -0.05 for gain in gains.values()), -0.05)
+    assert last["num_hurting"] == sum(gain < last["harm_threshold"] for gain in gains.values())
+    assert 2 * -0.05 <= last["harm_threshold"] == last["threshold"] < last["entry_threshold"]
     spec_of_test = scoring_spec(job, load_contract(path), "internal", "test", ())
     kept: list[set[str]] = []
     metrics = evaluate(job, learner, local_micro_batches(spec_of_test), lambda batch, columns: kept.append(set(columns)))
