@@ -56,9 +56,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
+# Adagrad and Adam divide by the gradient's own size: where that is rounding's, a weight takes a whole step one way or the other, and by
+# which instructions a processor adds up decides. SGD has no such step; a wrong mean over ranks is off by far more than either.
 @pytest.mark.parametrize(
     ("table_optimizer", "dense_optimizer", "tolerance"),
-    [("sgd", "sgd", 1e-5), ("rowwise_adagrad", "adagrad", 1e-5), ("adagrad", "adam", 1e-4)],
+    [("sgd", "sgd", 1e-5), ("rowwise_adagrad", "adagrad", 1e-4), ("adagrad", "adam", 1e-4)],
 )
 def test_two_and_three_ranks_have_the_losses_of_one(dataset: str, table_optimizer: str, dense_optimizer: str, tolerance: float) -> None:
     one = run_ranks(losses_of_rank, 1, dataset, table_optimizer, dense_optimizer)[0]
