@@ -50,6 +50,7 @@ def ledger_ends(variants: Sequence[str], finished: Sequence[FinishedCell], data_
         if truth is not None:
             detected = [planted_detection(ledger, truth) for ledger in ledgers]
             arms[variant] |= {name: _mean([one[name] for one in detected]) for name in detected[0]}
+            # A mean over seeds hides the one that a user may draw.
             shares = [one["harmful_share"] for one in detected]
             arms[variant]["worst_harmful_share"] = max((share for share in shares if not math.isnan(share)), default=None)
     return {"arms": arms} if arms else None

@@ -13,6 +13,7 @@ _DETECTED = {
     "helpful_auc": "helpful alone",
     "harmful_share": "Harmful let in",
     "worst_harmful_share": "worst seed",
+    "last_harmful_share": "last window",
 }
 _FIGURES_NOTE = (
     "Mean over seeds, on the test split; no intervals. Total ratio: predicted over true total, 1 is calibrated. NRMSE and NMAE: of the "
@@ -26,7 +27,8 @@ _LEDGER_NOTE = (
 )
 _TRUTH_NOTE = (
     " Against the data set's planted truth: AUC with which the last gain ranks helpful and neutral slices, or helpful ones alone, above "
-    "harmful ones; and of the rows let in over the last window, the share that harms, on average and for the seed that lets in most."
+    "harmful ones; and the share that harms of all rows let in, on average and for the seed that lets in most, and of those of the last "
+    "window."
 )
 
 

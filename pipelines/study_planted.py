@@ -1,6 +1,6 @@
 """Does the gain ledger find what harms? A run's last ledger against the planted truth of its data set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,26 +43,30 @@ def load_truth(data_path: str) -> PlantedTruth | None:
 
 
 def planted_detection(ledger: Mapping[str, Any], truth: PlantedTruth) -> dict[str, float]:
-    """rank_auc, helpful_auc and harmful_share; NaN where undefined.
+    """rank_auc, helpful_auc, harmful_share and last_harmful_share; NaN where undefined.
 
     rank_auc: of ranking good and neutral slices above harmful ones by gain, over slices with a gain; helpful_auc: good ones alone.
-    harmful_share: of the rows let in over the last window, those that harm. Which rows of a slice were let in is not logged: they
-    are taken to be like all of its rows, which is exact where a slice is let in or left out as a whole.
+    harmful_share: of all rows let in, those that harm; last_harmful_share: of those of the last window. Which rows of a slice were let
+    in is not logged: they are taken to be like all of its rows, which is exact where a slice is let in or left out as a whole.
 
-    ledger: ``model_logs.gain`` of a result: slice, gain (None: unknown) and window_accepted, as columns.
+    ledger: ``model_logs.gain`` of a result: slice, gain (None: unknown), accepted and window_accepted, as columns.
     """
     # Slice 0, unknown, has no role.
     gains = [(number, gain) for number, gain in zip(ledger["slice"], ledger["gain"], strict=True) if number in truth.roles]
     known = [(truth.roles[number], gain) for number, gain in gains if gain is not None]
-    window = zip(ledger["slice"], ledger["window_accepted"], strict=True)
-    accepted = {number: volume for number, volume in window if number in truth.roles}
-    num_accepted = sum(accepted.values())
-    num_harmful = sum(volume * truth.harmful_shares[number] for number, volume in accepted.items())
     return {
         "rank_auc": _auc(known),
         "helpful_auc": _auc([(role, gain) for role, gain in known if role in (GOOD, HARMFUL)]),
-        "harmful_share": num_harmful / num_accepted if num_accepted else float("nan"),
+        "harmful_share": _harmful_share(ledger["slice"], ledger["accepted"], truth),
+        "last_harmful_share": _harmful_share(ledger["slice"], ledger["window_accepted"], truth),
     }
+
+
+def _harmful_share(slices: Sequence[int], accepted: Sequence[float], truth: PlantedTruth) -> float:
+    known = {number: volume for number, volume in zip(slices, accepted, strict=True) if number in truth.roles}
+    num_accepted = sum(known.values())
+    num_harmful = sum(volume * truth.harmful_shares[number] for number, volume in known.items())
+    return num_harmful / num_accepted if num_accepted else float("nan")
 
 
 def _auc(slices: list[tuple[str, float]]) -> float:

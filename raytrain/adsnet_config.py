@@ -74,11 +74,15 @@ class GainSection(Section):
     first_tau: float | None = None
     """Lowest gain that is accepted at the first joint step, from which it falls to tau in even steps. null: 0.2 for ``ledger`` where
     reference is held_out, else tau."""
-    tau_steps: NonNegativeInt = 200
+    tau_steps: NonNegativeInt = 100
     """Joint steps until tau is reached."""
     entry_margin: NonNegativeFloat | None = None
     """How far above tau the gain of a slice that is left out has to lie before it is let in. null: 0.025 for ``ledger`` where reference
     is held_out, else 0."""
+    max_surprise: PositiveFloat | None = 0.1
+    """Of ``ledger`` where reference is held_out: how much more a row of a slice that is left out may cost the gain network than held-out
+    internal rows of its class of label do, as a share of what those cost on average; a slice above it is not let in, whatever its
+    gain. null: no limit. Where all external ids are new to internal rows, all slices surprise: raise it there."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1

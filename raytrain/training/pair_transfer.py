@@ -126,6 +126,7 @@ class PairTransfer:
             "num_hurting": int(self._hurting(report).sum()),
             "slice": largest.tolist(),
             "gain": _known(report.gain[largest]),
+            "surprise": _known(report.surprise[largest]),
             "volume": report.volume[largest].tolist(),
             "accepted": report.accepted[largest].tolist(),
             "weight": report.weight[largest].tolist(),
@@ -147,11 +148,11 @@ class PairTransfer:
         if len(hurting):
             worst = hurting[torch.argsort(report.gain[hurting])][:MAX_NAMED_SLICES].tolist()
             names = slice_names(self._contract, self._data_path, worst)
-            named = ", ".join(f"{names.get(number, number)} ({report.gain[number]:+.2f})" for number in worst)
+            named = ", ".join(f"{names.get(number, number)} ({_reason(report, number)})" for number in worst)
             more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
             found.append(
                 f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below "
-                f"{report.harm_threshold:.3g}: {named}{more}. {self._what_follows()}"
+                f"{report.harm_threshold:.3g}{self._or_surprise(report)}: {named}{more}. {self._what_follows()}"
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:
@@ -161,6 +162,10 @@ class PairTransfer:
             )
         return found
 
+    def _or_surprise(self, report: LedgerReport) -> str:
+        limit = self._model.gain.max_surprise
+        return f", or as their rows cost over {limit:.0%} more than internal ones of such labels" if report.barred.any() else ""
+
     def _what_follows(self) -> str:
         """Of rows whose slice hurts."""
         if self._model.gain.estimator == "grad":
@@ -169,7 +174,7 @@ class PairTransfer:
         return "Their rows count less in the gain network." if soft else "Their rows are left out of the gain network."
 
     def _hurting(self, report: LedgerReport) -> Tensor:
-        """bool [S]: slices seen often enough whose gain is below what harm lies below."""
+        """bool [S]: slices seen often enough whose gain is below what harm lies below, as it is where their rows surprise too much."""
         return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold)
 
     @torch.no_grad()
@@ -213,6 +218,12 @@ class PairTransfer:
             "external_loss": (external * output.gain_loss).sum() / num_external,
             "accepted_share": (external * accepted).sum() / num_external if is_joint else torch.zeros_like(num_external),
         }
+
+
+def _reason(report: LedgerReport, number: int) -> str:
+    """Of a slice that hurts: its gain, and what its rows cost more where that keeps it out."""
+    cost = f", cost {report.surprise[number]:+.0%}" if report.barred[number] else ""
+    return f"{report.gain[number]:+.2f}{cost}"
 
 
 def _known(gain: Tensor) -> list[float | None]:

@@ -59,6 +59,7 @@ def ledger(seed: int) -> dict[str, Any]:
         "residual_harm": 0.125,
         "slice": [1, 2, 3, 4],
         "gain": [0.1, -0.5, -0.1, -0.6],
+        "surprise": [0.0, 0.2, -0.05, 0.3],
         "weight": [1.0, 0.0, 1.0, 0.0],
         "volume": [60.0, 60.0, 60.0, 60.0],
         "accepted": [50.0, 0.0, 30.0, 0.0],

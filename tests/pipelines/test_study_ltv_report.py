@@ -69,8 +69,9 @@ def test_arms_without_a_ledger_are_left_out_of_its_table(tmp_path: Path) -> None
 def test_what_a_ledger_finds_by_hand() -> None:
     found = planted_detection(ledger(0), TRUTH)
     assert (found["rank_auc"], found["helpful_auc"]) == (1.0, 1.0)
-    # Ten rows of slice 1, a tenth of them harmful, and ten of slice 3, none.
-    assert found["harmful_share"] == pytest.approx(1 / 20)
+    # Of slice 1, a tenth of whose rows harm, 50 rows and 10 in the last window; of slice 3, where none does, 30 and 10.
+    assert found["harmful_share"] == pytest.approx(5 / 80)
+    assert found["last_harmful_share"] == pytest.approx(1 / 20)
     # Good 0.1 is above both harmful ones, neutral -0.55 above one of them.
     mixed = ledger(0) | {"gain": [0.1, -0.5, -0.55, -0.6]}
     assert planted_detection(mixed, TRUTH)["rank_auc"] == 0.75
@@ -78,7 +79,7 @@ def test_what_a_ledger_finds_by_hand() -> None:
 
 
 def test_a_slice_without_a_gain_is_ranked_nowhere_and_its_rows_count() -> None:
-    partial = ledger(0) | {"gain": [None, -0.5, -0.6, -0.4], "window_accepted": [0.0, 5.0, 0.0, 5.0]}
+    partial = ledger(0) | {"gain": [None, -0.5, -0.6, -0.4], "accepted": [0.0, 5.0, 0.0, 5.0]}
     found = planted_detection(partial, TRUTH)
     assert found["rank_auc"] == 0.0
     assert math.isnan(found["helpful_auc"]), "no good slice has a gain"
@@ -86,7 +87,9 @@ def test_a_slice_without_a_gain_is_ranked_nowhere_and_its_rows_count() -> None:
 
 
 def test_nothing_let_in_is_no_share() -> None:
-    assert math.isnan(planted_detection(ledger(0) | {"window_accepted": [0.0] * 4}, TRUTH)["harmful_share"])
+    found = planted_detection(ledger(0) | {"window_accepted": [0.0] * 4}, TRUTH)
+    assert math.isnan(found["last_harmful_share"])
+    assert found["harmful_share"] > 0
 
 
 def test_truth_is_read_from_the_data_set(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_planted_truth_adds_what_the_ledger_found(tmp_path: Path) -> None:
     generate_planted_ltv(spec, str(tmp_path / "data"), lambda line: None, num_buckets=1)
     # Which slices harm is the seed's choice: the gains follow it.
     gains = [{"good": 0.1, "neutral": 0.0, "harmful": -0.5}[role] for role in slice_roles(spec).tolist()]
-    logs = ledger(0) | {"gain": gains, "window_accepted": [float(gain > -0.3) for gain in gains]}
+    logs = ledger(0) | {name: [float(gain > -0.3) for gain in gains] for name in ("accepted", "window_accepted")} | {"gain": gains}
     found = ledger_ends(["adsnet"], [finished(tmp_path, "adsnet", 0, logs)], {"adsnet": str(tmp_path / "data")})
     assert found is not None
     assert {name: found["arms"]["adsnet"][name] for name in ("rank_auc", "helpful_auc", "harmful_share")} == {
@@ -128,8 +131,8 @@ def test_planted_truth_adds_what_the_ledger_found(tmp_path: Path) -> None:
         "harmful_share": 0.0,
     }
     (table,) = ltv_tables({"ledger": found}, ["adsnet"])
-    assert table["titles"][-4:] == ["AUC of gain", "helpful alone", "Harmful let in", "worst seed"]
-    assert table["rows"][0][-4:] == ["1.000", "1.000", "0.0%", "0.0%"]
+    assert table["titles"][-5:] == ["AUC of gain", "helpful alone", "Harmful let in", "worst seed", "last window"]
+    assert table["rows"][0][-5:] == ["1.000", "1.000", "0.0%", "0.0%", "0.0%"]
 
 
 def test_the_seed_that_lets_in_most_harm_is_not_averaged_away(tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_the_seed_that_lets_in_most_harm_is_not_averaged_away(tmp_path: Path) ->
     # Of the second seed's rows let in, one harmful slice's and three times as many of a good one.
     some = [3.0 * (1 - harm) for harm in harmful]
     worst = [one or float(number == harmful.index(1.0)) * sum(some) / 3 for number, one in enumerate(some)]
-    cells = [finished(tmp_path, "adsnet", seed, ledger(0) | {"window_accepted": let_in}) for seed, let_in in ((0, some), (1, worst))]
+    cells = [finished(tmp_path, "adsnet", seed, ledger(0) | {"accepted": let_in}) for seed, let_in in ((0, some), (1, worst))]
     found = ledger_ends(["adsnet"], cells, {"adsnet": str(tmp_path / "data")})
     assert found is not None
     assert found["arms"]["adsnet"]["harmful_share"] == pytest.approx(0.125)

@@ -22,6 +22,7 @@ def ledger_of(num_slices: int) -> dict[str, Any]:
         "num_hurting": 0,
         "slice": numbers,
         "gain": [-number / 100 for number in numbers],
+        "surprise": [None] * num_slices,
         "volume": [10.0 + number for number in numbers],
         "accepted": [(10.0 + number) / 2 for number in numbers],
         "weight": [float(number % 2) for number in numbers],

@@ -34,13 +34,15 @@ def rows_of(slices: list[int], num_internal: int = 0, weight: list[float] | None
     )
 
 
-def put(ledger: GainLedger, rows: JudgedRows, gain: list[float]) -> None:
-    ledger.update(ledger.sums(RowGains(torch.tensor(gain), rows.weight), rows))
+def put(ledger: GainLedger, rows: JudgedRows, gain: list[float], loss: list[float] | None = None) -> None:
+    losses = None if loss is None else torch.tensor(loss)
+    ledger.update(ledger.sums(RowGains(torch.tensor(gain), rows.weight, loss=losses), rows))
 
 
-def look(ledger: GainLedger, gain: list[float], label: list[float] | None = None) -> None:
+def look(ledger: GainLedger, gain: list[float], label: list[float] | None = None, loss: list[float] | None = None) -> None:
     """A step of held-out rows alone."""
-    none = RowGains(torch.empty(0), torch.empty(0), probe_gain=torch.tensor(gain))
+    losses = None if loss is None else torch.tensor(loss)
+    none = RowGains(torch.empty(0), torch.empty(0), probe_gain=torch.tensor(gain), probe_loss=losses)
     ledger.update(ledger.sums(none, rows_of([]), rows_of([], num_internal=len(gain), label=label)))
 
 
@@ -180,6 +182,51 @@ def test_a_mix_of_labels_counts_where_it_is_more_than_luck() -> None:
         assert ledger.gains().item() == pytest.approx(expected, abs=1e-4)
 
 
+def test_surprise_is_what_rows_cost_beyond_held_out_rows_of_their_class_of_label() -> None:
+    """Held-out rows cost 1 where nobody pays and 3 where somebody does, 2 on average."""
+    ledger = GainLedger(GainSection(decay=0.5, min_rows=0), 4, is_scaled=True)
+    look(ledger, [0.0, 0.0], label=[0.0, 7.0], loss=[1.0, 3.0])
+    assert ledger.surprise().isnan().all()
+    rows = rows_of([0, 1, 1, 2], num_internal=1, label=[0.0, 9.0, 0.0, 9.0, 0.0])
+    put(ledger, rows, [1.0, 0.0, 0.0, 0.0, 0.0], loss=[5.0, 3.0, 1.5, 3.5, 0.8])
+    assert ledger.surprise().tolist()[:3] == pytest.approx([0.0, 0.25, -0.1])
+    assert ledger.surprise()[3].isnan()
+    put(ledger, rows_of([1], num_internal=1), [1.0, 0.0], loss=[5.0, 1.0])
+    # As gain, it decays with a slice's own visits: (1.0 / 2 + 0) / (2 / 2 + 1), of 2.
+    assert ledger.surprise().tolist()[:3] == pytest.approx([0.0, 0.125, -0.1])
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.1, [1.0, 0.0]), (0.3, [1.0, 1.0]), (None, [1.0, 1.0])])
+def test_a_slice_that_surprises_is_not_let_in_whatever_its_gain(limit, expected) -> None:
+    section = GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0, max_surprise=limit)
+    ledger = GainLedger(section, 2, is_scaled=True)
+    look(ledger, [0.0], loss=[2.0])
+    put(ledger, rows_of([0, 1], num_internal=1), [1.0, 0.1, 0.5], loss=[2.0, 2.1, 2.5])
+    assert ledger.weights().tolist() == expected
+    report = ledger.report()
+    assert report.barred.tolist() == [weight == 0.0 for weight in expected]
+    # Below the lowest that a threshold may be, by as much as 0.25 is above 0.1.
+    assert report.gain.tolist() == pytest.approx([0.1, -0.2 - 0.15 if report.barred[1] else 0.5])
+
+
+def test_a_slice_that_was_let_in_may_surprise() -> None:
+    """Its rows are trained on, so what they cost says nothing of them any more."""
+    ledger = GainLedger(GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0), 1, is_scaled=True)
+    look(ledger, [0.0], loss=[2.0])
+    decided = []
+    for gain, loss in ((0.1, 2.0), (0.1, 2.5), (-0.3, 2.5), (0.1, 2.5), (0.1, 2.1)):
+        put(ledger, rows_of([0], num_internal=1), [1.0, gain], loss=[2.0, loss])
+        decided.append(ledger.weights().item())
+    assert decided == [1.0, 1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("section", [GainSection(estimator="grad"), GainSection(reference="zero")], ids=["by row", "compared with nothing"])
+def test_surprise_bars_nothing_where_slices_are_not_compared_with_held_out_rows(section) -> None:
+    ledger = GainLedger(section, 1, is_scaled=True)
+    put(ledger, rows_of([0], num_internal=1), [1.0, 0.1], loss=[2.0, 9.0])
+    assert not ledger.report().barred.any()
+
+
 def test_a_class_without_held_out_rows_is_compared_with_all_of_them() -> None:
     reference = Reference((0.0, 5.0), decay=0.5)
     assert not reference.is_known()
@@ -250,10 +297,12 @@ def test_three_ranks_keep_the_ledger_of_one() -> None:
 
 def test_state_is_carried_over() -> None:
     first, second = (GainLedger(DECIDES_AT_ONCE, 2, is_scaled=True) for _ in range(2))
-    put(first, rows_of([0, 1], num_internal=1), [1.0, 2.0, -3.0])
+    look(first, [1.0], loss=[2.0])
+    put(first, rows_of([0, 1], num_internal=1), [1.0, 2.0, -3.0], loss=[1.0, 4.0, 3.0])
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     for ledger in (first, second):
-        put(ledger, rows_of([1, 1], num_internal=1), [2.0, 1.0, 4.0])
+        look(ledger, [0.5], loss=[1.5])
+        put(ledger, rows_of([1, 1], num_internal=1), [2.0, 1.0, 4.0], loss=[1.0, 2.0, 3.0])
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
 

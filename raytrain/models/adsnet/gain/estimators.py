@@ -73,10 +73,11 @@ class FirstOrderGain:
                 self._gradient = _tower_gradient(pair, probe, reduce)
             assert self._gradient, "the first step needs a probe"
             along = partial(directional_derivatives, head, direction=_unit(self._gradient), derivative=self._section.derivative)
-            gain, probe_gain = along(rows.tower_inputs, rows.label), None
+            loss, gain = along(rows.tower_inputs, rows.label)
+            probe_loss = probe_gain = None
             if probe is not None and self._section.reference == "held_out":
-                probe_gain = along(probe.tower_inputs, probe.label)
-        return RowGains(gain, rows.weight, probe_gain)
+                probe_loss, probe_gain = along(probe.tower_inputs, probe.label)
+        return RowGains(gain, rows.weight, probe_gain, loss, probe_loss)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._gradient)

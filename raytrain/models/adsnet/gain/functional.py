@@ -59,8 +59,8 @@ def mean_gradient(row_loss: Tensor, weight: Tensor, parameters: Sequence[Tensor]
 
 def directional_derivatives(
     head: Head, tower_inputs: Tensor, label: Tensor, direction: Parameters, derivative: Literal["jvp", "double_vjp"]
-) -> Tensor:
-    """<direction, gradient of each row's loss by the head's parameters>, [B], in one pass for all rows.
+) -> tuple[Tensor, Tensor]:
+    """Each row's loss, and <direction, its gradient by the head's parameters>, [B] each, in one pass for all rows.
 
     ``jvp`` is forward mode. ``double_vjp`` differentiates u -> <direction, sum_j u_j grad l_j> by u, for layers that lack it.
     """
@@ -72,15 +72,15 @@ def directional_derivatives(
 
     if derivative == "jvp":
         with torch.no_grad():
-            found: Tensor = jvp(row_loss, (parameters,), (direction,))[1]
-        return found
+            found = jvp(row_loss, (parameters,), (direction,))
+        return found[0], found[1]
     with torch.enable_grad():
         parameters = {name: value.requires_grad_() for name, value in parameters.items()}
         loss = row_loss(parameters)
         cotangent = torch.zeros_like(loss, requires_grad=True)
         pulled = torch.autograd.grad(loss, list(parameters.values()), cotangent, create_graph=True)
         along = torch.stack([(part * direction[name]).sum() for name, part in zip(parameters, pulled, strict=True)]).sum()
-        return torch.autograd.grad(along, cotangent)[0]
+        return loss.detach(), torch.autograd.grad(along, cotangent)[0]
 
 
 def _below(parameters: Mapping[str, Tensor], prefix: str) -> Parameters:

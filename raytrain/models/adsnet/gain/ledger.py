@@ -1,11 +1,16 @@
 """The ledger: what each slice of the external rows has been worth, and whether it is let in.
 
+Beside gain it keeps each slice's *surprise*, what its rows cost the network beyond held-out internal rows of their class of label. A
+gain is measured along a direction that swings once a network has converged, and harm then looks good for a few dozen steps; surprise
+does not swing. It says nothing of rows that have been trained on, so it only keeps slices from being let in.
+
 Its update is a sum over rows, so R ranks that add up their sums keep one ledger. A slice's mean decays with its own visits: a rare
 slice keeps what is known of it. Dividing by the decayed weight corrects the bias of a young mean.
 
 Shapes: B rows of this rank, S slices.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +50,10 @@ class LedgerReport:
     """Gain from which a slice that was left out is let in"""
     harm_threshold: float
     """Gain below which a slice hurts: the threshold, but for the first steps' higher one"""
+    surprise: Tensor
+    """What a row costs beyond held-out rows of its class of label, as a share of their mean loss; NaN where nothing is known"""
+    barred: Tensor
+    """bool, whether that keeps the slice out"""
 
 
 class GainLedger:
@@ -62,10 +71,11 @@ class GainLedger:
         self._section, self._is_scaled = section, is_scaled
         self._compares = is_scaled and section.reference == "held_out"
         # As old as the slices' own means: both move with what is let in.
-        self._reference = Reference(label_edges, section.decay**section.refresh_steps, device)
+        kept = section.decay**section.refresh_steps
+        self._references = {name: Reference(label_edges, kept, device) for name in ("gain", "loss")}
         self._margins = torch.tensor([0.0, section.margin], dtype=torch.float64, device=device)
         zeros = torch.zeros(num_slices, dtype=torch.float64, device=device)
-        self._state = {name: zeros.clone() for name in ("gain", "rows", "mix", "volume", "accepted")}
+        self._state = {name: zeros.clone() for name in ("gain", "rows", "mix", "excess", "volume", "accepted")}
         for name in ("fold_gain", "fold_rows"):
             self._state[name] = torch.zeros(2, num_slices, dtype=torch.float64, device=device)
         self._state["internal"] = torch.zeros(3, dtype=torch.float64, device=device)
@@ -81,50 +91,60 @@ class GainLedger:
         return len(self._state["gain"])
 
     def sums(self, gains: RowGains, rows: JudgedRows, probe: JudgedRows | None = None) -> Tensor:
-        """What this rank's rows add: float64 [6 S + 3 + 2 C], to be summed over ranks and handed to ``update``.
+        """What this rank's rows add: float64 [7 S + 3 + 4 C], to be summed over ranks and handed to ``update``.
 
         Args:
-            probe: the rows that ``gains.probe_gain`` is of.
+            probe: the rows that ``gains.probe_gain`` and ``gains.probe_loss`` are of.
         """
         gain, evidence = gains.gain.double(), gains.evidence.double()
         external = rows.is_external.double()
         # A row without evidence may hold any number: its product with 0 has to be 0.
         gain = torch.where(evidence > 0, gain, 0.0)
         # Compared with what was known before this step, which is the same on every rank. Before the first look nothing is.
-        expected = self._reference.expected(rows.label) if self._compares else torch.zeros_like(gain)
-        seen = evidence * external * (self._reference.is_known() if self._compares else 1.0)
-        by_slice = torch.zeros(6, self.num_slices, dtype=torch.float64, device=gain.device)
+        of_gain, of_loss = self._references.values()
+        expected = of_gain.expected(rows.label) if self._compares else torch.zeros_like(gain)
+        seen = evidence * external * (of_gain.is_known() if self._compares else 1.0)
+        by_slice = torch.zeros(7, self.num_slices, dtype=torch.float64, device=gain.device)
         first, second = seen * (rows.fold == 0), seen * (rows.fold != 0)
-        better, mix = gain - expected, (expected - self._reference.mean()) * seen
-        columns = torch.stack([better * first, better * second, first, second, rows.weight.double() * external, mix])
+        better, mix = gain - expected, (expected - of_gain.mean()) * seen
+        excess = torch.zeros_like(gain)
+        if self._compares and gains.loss is not None:
+            excess = (gains.loss.double() - of_loss.expected(rows.label)) * seen
+        columns = torch.stack([better * first, better * second, first, second, rows.weight.double() * external, mix, excess])
         by_slice = by_slice.index_add(1, torch.where(rows.is_external, rows.slice, 0), columns)
         inside = evidence * (1.0 - external)
         internal = torch.stack([(gain * inside).sum(), (gain.abs() * inside).sum(), inside.sum()])
-        reference = torch.zeros_like(self._reference.sums)
-        if gains.probe_gain is not None and probe is not None:
-            reference = self._reference.sums_of(gains.probe_gain, probe.label, probe.weight)
-        return torch.cat([by_slice.reshape(-1), internal, reference.reshape(-1)])
+        found = {"gain": gains.probe_gain, "loss": gains.probe_loss}
+        looked = [
+            torch.zeros_like(reference.sums)
+            if (figure := found[name]) is None or probe is None
+            else reference.sums_of(figure, probe.label, probe.weight)
+            for name, reference in self._references.items()
+        ]
+        return torch.cat([by_slice.reshape(-1), internal, *(sums.reshape(-1) for sums in looked)])
 
     def volume(self, sums: Tensor) -> Tensor:
         """[S], weight of all ranks' external rows of the step that ``sums`` are of."""
         return self._by_slice(sums)[4]
 
     def _by_slice(self, sums: Tensor) -> Tensor:
-        return sums[: 6 * self.num_slices].view(6, -1)
+        return sums[: 7 * self.num_slices].view(7, -1)
 
     def update(self, sums: Tensor) -> None:
         """``sums`` of all ranks' rows of one step."""
         state = self._state
         state["num_updates"] = state["num_updates"] + 1
-        by_slice, others = self._by_slice(sums), sums[6 * self.num_slices :]
+        by_slice, others = self._by_slice(sums), sums[7 * self.num_slices :]
         state["internal"] = YARDSTICK_DECAY * state["internal"] + others[:3]
-        self._reference.add(others[3:].view_as(self._reference.sums))
+        for reference, looked in zip(self._references.values(), others[3:].view(2, 2, -1), strict=True):
+            reference.add(looked)
         gain, rows, mix = by_slice[:2] / self.scale(), by_slice[2:4], by_slice[5] / self.scale()  # by fold, [2, S]; [S]
         visited = rows.sum(0) > 0
         kept, kept_long = torch.where(visited, self._section.decay, 1.0), torch.where(visited, PURITY_DECAY, 1.0)
         state["gain"] = kept * state["gain"] + gain.sum(0)
         state["rows"] = kept * state["rows"] + rows.sum(0)
         state["mix"] = kept * state["mix"] + mix
+        state["excess"] = kept * state["excess"] + by_slice[6]
         state["fold_gain"] = kept_long * state["fold_gain"] + gain
         state["fold_rows"] = kept_long * state["fold_rows"] + rows
         state["volume"] = state["volume"] + by_slice[4]
@@ -141,18 +161,32 @@ class GainLedger:
 
     def reference(self) -> Tensor:
         """The mean gain of held-out internal rows, a scalar, not scaled; 0 without any."""
-        return self._reference.mean()
+        return self._references["gain"].mean()
 
     def gains(self) -> Tensor:
         """Each slice's decayed mean gain, [S]; NaN where nothing is known.
 
         Against held-out rows it has two parts: what its rows gain beside those of their class of label, and what its mix of labels
-        makes of it, as far as that is more than luck.
+        makes of it, as far as that is more than luck. A slice that is left out and surprises by more than ``max_surprise`` lies below
+        every threshold, by as much as it is too much.
         """
-        state = self._state
+        state, section = self._state, self._section
         gain, mix = state["gain"] / state["rows"], state["mix"] / state["rows"]
-        luck = MIX_DOUBT**2 * self._reference.variance() / self.scale().square() / state["rows"]
-        return gain + torch.where(mix.square() > luck, mix - luck / mix, 0.0)
+        luck = MIX_DOUBT**2 * self._references["gain"].variance() / self.scale().square() / state["rows"]
+        gain = gain + torch.where(mix.square() > luck, mix - luck / mix, 0.0)
+        lowest = section.threshold + min(0.0, section.threshold)
+        too_much = self.surprise() - (section.max_surprise or 0.0)
+        return torch.where(self._barred(), gain.clamp(max=lowest) - too_much, gain)
+
+    def surprise(self) -> Tensor:
+        """What a row of each slice costs beyond held-out rows of its class of label, as a share of their mean loss, [S]; NaN where
+        nothing is known, which is always where slices are compared with nothing."""
+        return self._state["excess"] / self._state["rows"] / self._references["loss"].mean()
+
+    def _barred(self) -> Tensor:
+        """bool [S]: left out, and surprising by more than the limit."""
+        limit = self._section.max_surprise if self._section.estimator == "ledger" else None
+        return (self.surprise() > (math.inf if limit is None else limit)) & (self._state["let_in"] < 0.5)
 
     def weights(self) -> Tensor:
         """What a row of each slice counts, [S]: 0 before ``min_rows`` rows came by, then by the rule of ``acceptance``."""
@@ -195,15 +229,27 @@ class GainLedger:
 
     def report(self) -> LedgerReport:
         state = self._state
-        return LedgerReport(self.gains(), state["volume"].clone(), state["accepted"].clone(), self.weights(), *state["decided_by"].tolist())
+        stays, enters, harm = state["decided_by"].tolist()
+        return LedgerReport(
+            gain=self.gains(),
+            volume=state["volume"].clone(),
+            accepted=state["accepted"].clone(),
+            weight=self.weights(),
+            threshold=stays,
+            entry_threshold=enters,
+            harm_threshold=harm,
+            surprise=self.surprise(),
+            barred=self._barred(),
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._state | {"reference": self._reference.sums}
+        return self._state | {f"reference.{name}": reference.sums for name, reference in self._references.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         # Where it was: a checkpoint is read onto the device, and the step's number is looked at by the host at every step.
         self._state = {name: state[name].to(value.device, copy=True) for name, value in self._state.items()}
-        self._reference.sums = state["reference"].clone()
+        for name, reference in self._references.items():
+            reference.sums = state[f"reference.{name}"].clone()
 
 
 def acceptance(gain: Tensor, section: GainSection, threshold: Tensor | float) -> Tensor:

@@ -1,7 +1,7 @@
-"""What held-out internal rows gain, by class of label: what the gain of other rows is compared with (our choice).
+"""What held-out internal rows gain, or lose, by class of label: what other rows are compared with (our choice).
 
-A row's gain follows its label far more than its slice: a slice of two thousand rows that by luck holds more who pay looks better or
-worse by as much as real harm by a wrong scale. Compared with held-out rows of the same class of label, that luck is gone.
+A row's gain and its loss follow its label far more than its slice: a slice of two thousand rows that by luck holds more who pay looks
+better or worse by as much as real harm by a wrong scale. Compared with held-out rows of the same class of label, that luck is gone.
 
 Shapes: B rows of this rank, C classes of labels.
 """
@@ -13,17 +13,17 @@ from torch import Tensor
 
 
 class Reference:
-    """Decayed sums of held-out rows' gain and weight in every class. Ranks that add up ``sums_of`` keep one reference."""
+    """Decayed sums of a figure of held-out rows, and of their weight, in every class. Ranks that add up ``sums_of`` keep one reference."""
 
     def __init__(self, label_edges: Sequence[float], decay: float, device: torch.device | None = None) -> None:
         """``label_edges``: upper ends of all classes but the last, ascending; ``decay``: what remains at the next look."""
         self._edges, self._decay = torch.tensor(label_edges, dtype=torch.float64, device=device), decay
         self.sums = torch.zeros(2, len(label_edges) + 1, dtype=torch.float64, device=device)
-        """[2, C], of gain and of weight"""
+        """[2, C], of the figure and of weight"""
 
-    def sums_of(self, gain: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    def sums_of(self, figure: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """What held-out rows of this rank, [B] each, add at a look: float64 [2, C], to be summed over ranks."""
-        weighted = torch.stack([gain.double() * weight.double(), weight.double()])
+        weighted = torch.stack([figure.double() * weight.double(), weight.double()])
         return torch.zeros_like(self.sums).index_add(1, self._classes(label), weighted)
 
     def add(self, sums: Tensor) -> None:
@@ -36,11 +36,11 @@ class Reference:
 
     def mean(self) -> Tensor:
         """Over all rows, a scalar; 0 before the first look."""
-        gain, weight = self.sums.sum(1).unbind()
-        return gain / torch.where(weight > 0, weight, 1.0)
+        figure, weight = self.sums.sum(1).unbind()
+        return figure / torch.where(weight > 0, weight, 1.0)
 
     def expected(self, label: Tensor) -> Tensor:
-        """Mean gain of held-out rows of each label's class, float64 [B]; over all rows where a class has none."""
+        """Mean of held-out rows of each label's class, float64 [B]; over all rows where a class has none."""
         return self._means()[self._classes(label)]
 
     def variance(self) -> Tensor:
@@ -49,8 +49,8 @@ class Reference:
         return (share * (self._means() - self.mean()).square()).sum()
 
     def _means(self) -> Tensor:
-        gain, weight = self.sums
-        return torch.where(weight > 0, gain / weight.clamp(min=1e-30), self.mean())
+        figure, weight = self.sums
+        return torch.where(weight > 0, figure / weight.clamp(min=1e-30), self.mean())
 
     def _classes(self, label: Tensor) -> Tensor:
         return torch.bucketize(label.double(), self._edges)

@@ -80,6 +80,10 @@ class RowGains:
     """float [B], what the row's gain weighs; 0 where the estimator says nothing of it"""
     probe_gain: Tensor | None = None
     """float, of each of this rank's held-out internal rows; None at a step that looks at none"""
+    loss: Tensor | None = None
+    """float [B], of each row as the gain network is now; None where the estimator knows it not"""
+    probe_loss: Tensor | None = None
+    """float, of the rows that ``probe_gain`` is of"""
 
     @classmethod
     def unknown(cls, rows: JudgedRows) -> "RowGains":
