@@ -10,7 +10,7 @@ from pipelines.study_planted import PlantedTruth, load_truth, planted_detection
 FIGURES = ("total_ratio", "nrmse", "nmae", "decile_mape")
 BY_SIZE = "norm_gini_slice_"
 
-_LEDGER = ("accepted_share", "num_slices", "num_accepted", "num_hurting", "harm", "residual_harm")
+_LEDGER = ("accepted_share", "num_slices", "num_accepted", "num_hurting", "num_barred", "harm", "residual_harm")
 
 
 def ltv_figures(variants: Sequence[str], finished: Sequence[FinishedCell]) -> dict[str, Any] | None:
@@ -32,9 +32,10 @@ def ltv_figures(variants: Sequence[str], finished: Sequence[FinishedCell]) -> di
 def ledger_ends(variants: Sequence[str], finished: Sequence[FinishedCell], data_paths: Mapping[str, str]) -> dict[str, Any] | None:
     """The ``ledger`` of result.json, arms: name -> figure -> mean over seeds, of every arm that keeps gain; None where none does.
 
-    accepted_share: of external rows since the ledger began. num_slices: seen; num_accepted, num_hurting: let in at the end, with a
-    gain below tau as it counts then. harm, residual_harm: ``raytrain.models.adsnet.gain.purity``. On a data set with planted truth besides
-    what ``planted_detection`` says, and worst_harmful_share, that of the seed that lets in most harm.
+    accepted_share: of external rows since the ledger began. num_slices: seen; num_accepted, num_hurting, num_barred: let in at the end,
+    with a gain below tau as it counts then, left out as they surprise. harm, residual_harm: ``raytrain.models.adsnet.gain.purity``. On
+    a data set with planted truth besides what ``planted_detection`` says, and worst_harmful_share, that of the seed that lets in most
+    harm.
 
     data_paths: arm -> data.path.
     """

@@ -9,8 +9,9 @@ from raytrain.training.report import METRIC_TITLES, number
 Result = Mapping[str, Any]
 
 _DETECTED = {
-    "rank_auc": "AUC of gain",
+    "rank_auc": "AUC",
     "helpful_auc": "helpful alone",
+    "gain_auc": "by gain alone",
     "harmful_share": "Harmful let in",
     "worst_harmful_share": "worst seed",
     "last_harmful_share": "last window",
@@ -22,13 +23,14 @@ _FIGURES_NOTE = (
 _SIZES_NOTE = "Gini by how many internal training rows the row's slice has."
 _LEDGER_NOTE = (
     "Mean over seeds. Accepted: share of external rows let into the gain network. Slices of external rows that were seen, are let in at "
-    "the end, and hurt (gain below tau as it counts then). Harm: what an external row takes from internal ones on average, as a share of "
-    "what an internal row moves; left: the share of it that the better half of the slices carries, 1 where slices tell nothing."
+    "the end, hurt (gain below tau as it counts then), and are left out as they surprise. Harm: what an external row takes from internal "
+    "ones on average, as a share of what an internal row moves; left: the share of it that the better half of the slices carries, 1 where "
+    "slices tell nothing."
 )
 _TRUTH_NOTE = (
-    " Against the data set's planted truth: AUC with which the last gain ranks helpful and neutral slices, or helpful ones alone, above "
-    "harmful ones; and the share that harms of all rows let in, on average and for the seed that lets in most, and of those of the last "
-    "window."
+    " Against the data set's planted truth: AUC with which the ledger at its end ranks helpful and neutral slices, or helpful ones alone, "
+    "above harmful ones (what surprises last, then by gain), and with which gain alone does; and the share that harms of all rows let in, "
+    "on average and for the seed that lets in most, and of those of the last window."
 )
 
 
@@ -62,13 +64,13 @@ def _ledgers(arms: Mapping[str, Mapping[str, float | None]], order: Sequence[str
         if name not in arms:
             continue
         arm = arms[name]
-        counts = [_count(arm[count]) for count in ("num_slices", "num_accepted", "num_hurting")]
+        counts = [_count(arm[count]) for count in ("num_slices", "num_accepted", "num_hurting", "num_barred")]
         shares = [number(arm["harm"], 3), _share(arm["residual_harm"])]
         found = [_share(arm.get(one)) if one.endswith("harmful_share") else number(arm.get(one), 3) for one in detected]
         rows.append([name, _share(arm["accepted_share"]), *counts, *shares, *found])
     return {
         "heading": "Gain ledger",
-        "titles": ["Arm", "Accepted", "Slices", "let in", "hurt", "Harm", "left", *(_DETECTED[name] for name in detected)],
+        "titles": ["Arm", "Accepted", "Slices", "let in", "hurt", "surprise", "Harm", "left", *(_DETECTED[name] for name in detected)],
         "rows": rows,
         "note": _LEDGER_NOTE + (_TRUTH_NOTE if detected else ""),
     }

@@ -43,20 +43,24 @@ def load_truth(data_path: str) -> PlantedTruth | None:
 
 
 def planted_detection(ledger: Mapping[str, Any], truth: PlantedTruth) -> dict[str, float]:
-    """rank_auc, helpful_auc, harmful_share and last_harmful_share; NaN where undefined.
+    """rank_auc, helpful_auc, gain_auc, harmful_share and last_harmful_share; NaN where undefined.
 
-    rank_auc: of ranking good and neutral slices above harmful ones by gain, over slices with a gain; helpful_auc: good ones alone.
+    rank_auc: of ranking good and neutral slices above harmful ones, over slices with a gain, as the ledger does: those that surprise
+    too much last, else by gain. helpful_auc: good ones alone. gain_auc: as rank_auc, by gain alone.
     harmful_share: of all rows let in, those that harm; last_harmful_share: of those of the last window. Which rows of a slice were let
     in is not logged: they are taken to be like all of its rows, which is exact where a slice is let in or left out as a whole.
 
-    ledger: ``model_logs.gain`` of a result: slice, gain (None: unknown), accepted and window_accepted, as columns.
+    ledger: ``model_logs.gain`` of a result: slice, gain (None: unknown), barred, accepted and window_accepted, as columns.
     """
     # Slice 0, unknown, has no role.
-    gains = [(number, gain) for number, gain in zip(ledger["slice"], ledger["gain"], strict=True) if number in truth.roles]
-    known = [(truth.roles[number], gain) for number, gain in gains if gain is not None]
+    columns = zip(ledger["slice"], ledger["gain"], ledger["barred"], strict=True)
+    known = [(truth.roles[number], gain, barred) for number, gain, barred in columns if number in truth.roles and gain is not None]
+    # Gains are shares of what internal rows move: none is near this.
+    ranked = [(role, gain - 1e6 * barred) for role, gain, barred in known]
     return {
-        "rank_auc": _auc(known),
-        "helpful_auc": _auc([(role, gain) for role, gain in known if role in (GOOD, HARMFUL)]),
+        "rank_auc": _auc(ranked),
+        "helpful_auc": _auc([(role, rank) for role, rank in ranked if role in (GOOD, HARMFUL)]),
+        "gain_auc": _auc([(role, gain) for role, gain, _ in known]),
         "harmful_share": _harmful_share(ledger["slice"], ledger["accepted"], truth),
         "last_harmful_share": _harmful_share(ledger["slice"], ledger["window_accepted"], truth),
     }

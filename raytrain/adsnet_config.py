@@ -79,10 +79,10 @@ class GainSection(Section):
     entry_margin: NonNegativeFloat | None = None
     """How far above tau the gain of a slice that is left out has to lie before it is let in. null: 0.025 for ``ledger`` where reference
     is held_out, else 0."""
-    max_surprise: PositiveFloat | None = 0.1
+    max_surprise: PositiveFloat | None = 0.25
     """Of ``ledger`` where reference is held_out: how much more a row of a slice that is left out may cost the gain network than held-out
-    internal rows of its class of label do, as a share of what those cost on average; a slice above it is not let in, whatever its
-    gain. null: no limit. Where all external ids are new to internal rows, all slices surprise: raise it there."""
+    internal rows of its class of label, in mean distances of one such row's loss from the others'; a slice above it is not let in,
+    whatever its gain. null: no limit. Where external ids are new to internal rows, all slices surprise: raise it there."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
@@ -110,8 +110,9 @@ class GainSection(Section):
         others: dict[str, Literal["ledger", "siamese"]] = {"ledger": "siamese", "siamese": "ledger"}
         if self.estimator not in others or not self.watch_every_steps:
             return None
-        every = {"estimator": others[self.estimator], "probe": "internal", "tau": None, "first_tau": None, "refresh_steps": 1}
-        return self.model_copy(update=every)
+        # What surprises is told from rows that are left out, which the other one decides.
+        free = dict.fromkeys(("tau", "first_tau", "max_surprise"))
+        return self.model_copy(update={"estimator": others[self.estimator], "probe": "internal", "refresh_steps": 1, **free})
 
     @property
     def threshold(self) -> float:

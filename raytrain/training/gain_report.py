@@ -80,21 +80,21 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
     if ledger is None:
         return None
     watched = ("watcher_gain",) if "watcher_gain" in ledger else ()
-    surprises = ("surprise",) if _surprises(ledger) else ()
-    columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight", *watched, *surprises)
+    surprises = ("surprise",) if any(known is not None for known in ledger["surprise"]) else ()
+    columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight", "barred", *watched, *surprises)
     slices = [dict(zip(columns, values, strict=True)) for values in zip(*(ledger[name] for name in columns), strict=True)]
-    slices.sort(key=lambda one: (one["gain"] is None, one["gain"] or 0.0))
+    slices.sort(key=lambda one: (not one["barred"], one["gain"] is None, one["gain"] or 0.0))
     rows = [
         {
             "cells": [
                 _name(one),
                 *(_gain(one[column]) for column in ("gain", *watched)),
-                *(_surprise(one[column]) for column in surprises),
+                *(_gain(one[column]) for column in surprises),
                 f"{one['volume']:,.0f}",
                 _share(one["accepted"], one["volume"]),
                 _share(one["window_accepted"], one["window_volume"]),
             ],
-            "now": _now(one["weight"]),
+            "now": "left out, surprising" if one["barred"] else _now(one["weight"]),
             "is_in": one["weight"] >= 0.5,
         }
         for one in slices[:MAX_ROWS]
@@ -103,16 +103,12 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
         "Slice",
         "Gain",
         *([f"Gain by {ledger['watcher']}"] if watched else []),
-        *(["Cost beyond internal rows"] if surprises else []),
+        *(["Surprise"] if surprises else []),
         "Rows seen",
         "Let in, all along",
         "Let in, last window",
     ]
     return {"titles": titles, "rows": rows, "note": _note(ledger, len(slices))}
-
-
-def _surprises(ledger: Record) -> bool:
-    return any(known is not None for known in ledger["surprise"])
 
 
 def _note(ledger: Record, num_listed: int) -> str:
@@ -122,10 +118,10 @@ def _note(ledger: Record, num_listed: int) -> str:
         which = "the" if num_listed == ledger["num_slices"] else f"of the {num_listed:,} largest the"
         parts.append(f"There are {ledger['num_slices']:,}; {which} {shown:,} worst are shown.")
     parts.append(f"Gain: what a row of the slice is worth to internal rows; {_rule(ledger)}." if is_judged(ledger) else "No gain is known.")
-    if _surprises(ledger):
+    if ledger["num_barred"]:
         parts.append(
-            "Cost beyond internal rows: of held-out ones with such labels, as a share of their mean loss; a slice that is left out and "
-            "costs more than model.gain.max_surprise stays out, with a gain below every threshold."
+            f"{ledger['num_barred']:,} slices stay out whatever their gain, since they surprise the network by more than "
+            "model.gain.max_surprise: what their rows cost beyond internal ones with such labels, in mean distances of those."
         )
     parts.append(
         f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt; "
@@ -154,10 +150,6 @@ def _name(one: Record) -> str:
 def _gain(gain: float | None) -> str:
     """As short as it says something: gains of one estimator are shares, of another differences of losses."""
     return "\u2013" if gain is None else f"{gain:+.3f}" if abs(gain) >= 0.01 or not gain else f"{gain:+.1e}"
-
-
-def _surprise(surprise: float | None) -> str:
-    return "\u2013" if surprise is None else f"{surprise:+.0%}"
 
 
 def _now(weight: float) -> str:

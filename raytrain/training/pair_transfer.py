@@ -124,9 +124,11 @@ class PairTransfer:
             "num_slices": len(seen),
             "num_accepted": int((report.weight[seen] >= 0.5).sum()),
             "num_hurting": int(self._hurting(report).sum()),
+            "num_barred": int(self._surprising(report).sum()),
             "slice": largest.tolist(),
             "gain": _known(report.gain[largest]),
             "surprise": _known(report.surprise[largest]),
+            "barred": report.barred[largest].tolist(),
             "volume": report.volume[largest].tolist(),
             "accepted": report.accepted[largest].tolist(),
             "weight": report.weight[largest].tolist(),
@@ -143,16 +145,18 @@ class PairTransfer:
         if not self._has_external:
             return []
         report = self._judge.report()
-        found = []
-        hurting = self._hurting(report).nonzero()[:, 0]
-        if len(hurting):
-            worst = hurting[torch.argsort(report.gain[hurting])][:MAX_NAMED_SLICES].tolist()
-            names = slice_names(self._contract, self._data_path, worst)
-            named = ", ".join(f"{names.get(number, number)} ({_reason(report, number)})" for number in worst)
-            more = f" and {len(hurting) - len(worst)} more" if len(hurting) > len(worst) else ""
+        found, num_slices = [], int((report.volume > 0).sum())
+        if (hurting := self._hurting(report)).any():
             found.append(
-                f"{len(hurting)} of {int((report.volume > 0).sum())} slices of external rows hurt, by their gain below "
-                f"{report.harm_threshold:.3g}{self._or_surprise(report)}: {named}{more}. {self._what_follows()}"
+                f"{int(hurting.sum())} of {num_slices} slices of external rows hurt, by their gain below {report.harm_threshold:.3g}: "
+                f"{self._named(hurting, report.gain)}. {self._what_follows()}"
+            )
+        if (surprising := self._surprising(report)).any():
+            found.append(
+                f"{int(surprising.sum())} of {num_slices} slices of external rows are left out whatever their gain, since their rows cost "
+                f"the gain network over {self._model.gain.max_surprise:g} more than internal ones with such labels, in mean distances of "
+                f"those: {self._named(surprising, -report.surprise, -1)}. Where that is because their ids are new to internal rows, raise "
+                "model.gain.max_surprise."
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:
@@ -162,9 +166,13 @@ class PairTransfer:
             )
         return found
 
-    def _or_surprise(self, report: LedgerReport) -> str:
-        limit = self._model.gain.max_surprise
-        return f", or as their rows cost over {limit:.0%} more than internal ones of such labels" if report.barred.any() else ""
+    def _named(self, chosen: Tensor, order: Tensor, sign: int = 1) -> str:
+        """The chosen slices, bool [S], with the least of ``order`` [S] first: name and ``sign`` times that."""
+        numbers = chosen.nonzero()[:, 0]
+        worst = numbers[torch.argsort(order[numbers])][:MAX_NAMED_SLICES].tolist()
+        names = slice_names(self._contract, self._data_path, worst)
+        more = f" and {len(numbers) - len(worst)} more" if len(numbers) > len(worst) else ""
+        return ", ".join(f"{names.get(number, number)} ({sign * order[number]:+.2f})" for number in worst) + more
 
     def _what_follows(self) -> str:
         """Of rows whose slice hurts."""
@@ -174,8 +182,12 @@ class PairTransfer:
         return "Their rows count less in the gain network." if soft else "Their rows are left out of the gain network."
 
     def _hurting(self, report: LedgerReport) -> Tensor:
-        """bool [S]: slices seen often enough whose gain is below what harm lies below, as it is where their rows surprise too much."""
+        """bool [S]: slices seen often enough whose gain is below what harm lies below."""
         return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold)
+
+    def _surprising(self, report: LedgerReport) -> Tensor:
+        """bool [S]: slices seen often enough that are left out as their rows surprise."""
+        return (report.volume >= self._model.gain.min_rows) & report.barred
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -218,12 +230,6 @@ class PairTransfer:
             "external_loss": (external * output.gain_loss).sum() / num_external,
             "accepted_share": (external * accepted).sum() / num_external if is_joint else torch.zeros_like(num_external),
         }
-
-
-def _reason(report: LedgerReport, number: int) -> str:
-    """Of a slice that hurts: its gain, and what its rows cost more where that keeps it out."""
-    cost = f", cost {report.surprise[number]:+.0%}" if report.barred[number] else ""
-    return f"{report.gain[number]:+.2f}{cost}"
 
 
 def _known(gain: Tensor) -> list[float | None]:

@@ -61,9 +61,9 @@ def test_arms_without_a_ledger_are_left_out_of_its_table(tmp_path: Path) -> None
     cells = [finished(tmp_path, "adsnet", seed, ledger(seed)) for seed in (0, 1)] + [finished(tmp_path, "spend", 0)]
     found = ledger_ends(["adsnet", "spend"], cells, dict.fromkeys(("adsnet", "spend"), str(tmp_path)))
     (table,) = ltv_tables({"ledger": found}, ["spend", "adsnet"])
-    assert table["titles"] == ["Arm", "Accepted", "Slices", "let in", "hurt", "Harm", "left"]
+    assert table["titles"] == ["Arm", "Accepted", "Slices", "let in", "hurt", "surprise", "Harm", "left"]
     # A third, and a tenth more with the second seed.
-    assert table["rows"] == [["adsnet", "38.3%", "4", "2", "2", "0.250", "12.5%"]]
+    assert table["rows"] == [["adsnet", "38.3%", "4", "2", "2", "1", "0.250", "12.5%"]]
 
 
 def test_what_a_ledger_finds_by_hand() -> None:
@@ -76,10 +76,14 @@ def test_what_a_ledger_finds_by_hand() -> None:
     mixed = ledger(0) | {"gain": [0.1, -0.5, -0.55, -0.6]}
     assert planted_detection(mixed, TRUTH)["rank_auc"] == 0.75
     assert planted_detection(mixed, TRUTH)["helpful_auc"] == 1.0
+    # A gain above all others does not raise what surprises.
+    surprising = ledger(0) | {"gain": [0.1, -0.5, -0.1, 0.6]}
+    found = planted_detection(surprising, TRUTH)
+    assert (found["rank_auc"], found["helpful_auc"], found["gain_auc"]) == (1.0, 1.0, 0.5)
 
 
 def test_a_slice_without_a_gain_is_ranked_nowhere_and_its_rows_count() -> None:
-    partial = ledger(0) | {"gain": [None, -0.5, -0.6, -0.4], "accepted": [0.0, 5.0, 0.0, 5.0]}
+    partial = ledger(0) | {"gain": [None, -0.5, -0.6, -0.4], "barred": [False] * 4, "accepted": [0.0, 5.0, 0.0, 5.0]}
     found = planted_detection(partial, TRUTH)
     assert found["rank_auc"] == 0.0
     assert math.isnan(found["helpful_auc"]), "no good slice has a gain"
@@ -131,8 +135,8 @@ def test_planted_truth_adds_what_the_ledger_found(tmp_path: Path) -> None:
         "harmful_share": 0.0,
     }
     (table,) = ltv_tables({"ledger": found}, ["adsnet"])
-    assert table["titles"][-5:] == ["AUC of gain", "helpful alone", "Harmful let in", "worst seed", "last window"]
-    assert table["rows"][0][-5:] == ["1.000", "1.000", "0.0%", "0.0%", "0.0%"]
+    assert table["titles"][-6:] == ["AUC", "helpful alone", "by gain alone", "Harmful let in", "worst seed", "last window"]
+    assert table["rows"][0][-6:] == ["1.000", "1.000", "1.000", "0.0%", "0.0%", "0.0%"]
 
 
 def test_the_seed_that_lets_in_most_harm_is_not_averaged_away(tmp_path: Path) -> None:
@@ -157,7 +161,7 @@ def test_a_study_of_amounts_keeps_and_shows_both(tmp_path: Path) -> None:
     assert json.loads((output / "result.json").read_text()) == result
     written = (output / "result.md").read_text()
     assert "| Arm | Total ratio | NRMSE | NMAE | Decile MAPE |" in written
-    assert "| adsnet | 33.3% | 4 | 2 | 2 | 0.250 | 12.5% |" in written
+    assert "| adsnet | 33.3% | 4 | 2 | 2 | 1 | 0.250 | 12.5% |" in written
     page = (output / "result.html").read_text()
     assert "<h2>Level and error</h2>" in page
     assert "<h2>Gain ledger</h2>" in page

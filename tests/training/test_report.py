@@ -231,9 +231,9 @@ def amounts(gini: float, ratio: float = 0.9) -> dict[str, float]:
 
 def ledger(step: int) -> dict[str, Any]:
     """Slice 3 hurts and was let in for 10 of its rows at first; nothing is known of slice 7 yet."""
-    columns = {"slice": [3, 7], "gain": [-0.5, None], "surprise": [0.123, None], "weight": [0.0, 1.0]}
-    columns |= {"volume": [step * 1.0, 4.0], "accepted": [10.0, 4.0]}
-    figures = {"threshold": -0.3, "entry_threshold": -0.25, "num_slices": 2, "num_accepted": 1, "num_hurting": 1, "accepted_share": 0.04}
+    columns = {"slice": [3, 7], "gain": [-0.5, None], "surprise": [0.123, None], "barred": [True, False], "weight": [0.0, 1.0]}
+    columns |= {"accepted_share": 0.04, "volume": [step * 1.0, 4.0], "accepted": [10.0, 4.0]}
+    figures = {"threshold": -0.3, "entry_threshold": -0.25, "num_slices": 2, "num_accepted": 1, "num_hurting": 1, "num_barred": 1}
     return {"kind": "gain", "step": step} | figures | columns | {"harm": 0.2, "residual_harm": 0.1}
 
 
@@ -255,8 +255,9 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
     assert parsed.row_of("its vanilla network")[1:3] == ["0.7800", "\u2013"]
     assert parsed.best[0] == "0.8100"
     assert "1.0200" in parsed.best
-    assert parsed.row_of("Gift <bags> (3)") == ["Gift <bags> (3)", "-0.500", "+12%", "300", "3%", "0%", "\u2717 left out"]
+    assert parsed.row_of("Gift <bags> (3)") == ["Gift <bags> (3)", "-0.500", "+0.123", "300", "3%", "0%", "\u2717 left out, surprising"]
     assert parsed.row_of("7")[1:] == ["\u2013", "\u2013", "4", "100%", "\u2013", "\u2713 let in"]
     assert "1 of 2 slices are let in, 1 hurt; 4.0% of all external rows were let in" in text
+    assert "1 slices stay out whatever their gain" in text
     assert "-0.25 or more is let in, and stays in down to -0.3" in text
     assert "the better half of the slices carries 10% of that" in text

@@ -121,6 +121,7 @@ def test_external_rows_leave_the_vanilla_network_as_it_is_to_the_bit(dataset: st
         pytest.param(11, ("model.align.direction=average",), id="between alignments"),
         pytest.param(9, ("model.align.direction=none", "model.align.l2_sp_weight=0.1"), id="with a pull"),
         pytest.param(7, ("model.gain.estimator=siamese",), id="with a probe"),
+        pytest.param(9, ("model.gain.max_surprise=0.001", "model.gain.refresh_steps=1"), id="with slices that surprise"),
     ],
 )
 def test_a_run_that_goes_on_repeats_its_losses(dataset: str, tmp_path: Path, saved_after: int, overrides: tuple[str, ...]) -> None:
@@ -145,14 +146,16 @@ def steps_of_rank(path: str) -> tuple[list[float], list[float], list[float]]:
     world, pulled = World.current(), "model.align.l2_sp_weight=0.05"
     # SGD, which does not divide by a gradient's own size: where that is rounding's, others take a whole step one way or the other.
     optimizers = ("tables.optimizer=sgd", "optimizer.name=sgd")
-    job = job_for(path, "tables.backend=sharded", *optimizers, "model.align.every_steps=4", pulled)
+    barring = ("model.gain.max_surprise=0.001", "model.gain.refresh_steps=1")
+    job = job_for(path, "tables.backend=sharded", *optimizers, *barring, "model.align.every_steps=4", pulled)
     learner, losses, drifts = learner_of(job, world), [], []
     for step, batch in enumerate(batches_of(job, 10, world.rank, world.size)):
         losses.append(world.sum(train_step(job, learner, batch, step, 10).clone()).item())
         network: Any = learner.network.module if world.size > 1 else learner.network
         drifts.append(network.drift().item())
     [record] = learner.transfer.records(10)
-    return losses, record["gain"] + record["volume"] + record["accepted"], drifts
+    assert 0 < record["num_barred"] < record["num_slices"]
+    return losses, record["gain"] + record["surprise"] + record["volume"] + record["accepted"], drifts
 
 
 def test_two_ranks_are_one_in_losses_ledger_and_alignment(dataset: str) -> None:
@@ -260,9 +263,15 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     assert sum(last["volume"]) == outcome.rows_trained["external"] - 20 * 240
     [warning] = [record["text"] for record in session.records if record["kind"] == "warning" and "hurt" in record["text"]]
     worst = min(gains, key=lambda number: gains[number])
-    cost = last["surprise"][last["slice"].index(worst)]
-    assert f": shop {worst} ({gains[worst]:+.2f}, cost {cost:+.0%})" in warning, "worst first, by name, and why it is kept out"
-    assert "or as their rows cost over 10% more than internal ones of such labels" in warning
+    assert f": shop {worst} ({gains[worst]:+.2f})" in warning, "worst first, by name"
+    [warning] = [record["text"] for record in session.records if record["kind"] == "warning" and "whatever their gain" in record["text"]]
+    barred = {number: last["surprise"][place] for place, number in enumerate(last["slice"]) if last["barred"][place]}
+    worst = max(barred, key=lambda number: barred[number])
+    assert set(barred) <= harmful
+    assert last["num_barred"] == len(barred) > 0
+    assert f"{len(barred)} of 8 slices" in warning
+    assert f": shop {worst} ({barred[worst]:+.2f})" in warning
+    assert "raise model.gain.max_surprise" in warning
     assert last["num_hurting"] == sum(gain < last["harm_threshold"] for gain in gains.values())
     assert 2 * -0.05 <= last["harm_threshold"] == last["threshold"] < last["entry_threshold"]
     spec_of_test = scoring_spec(job, load_contract(path), "internal", "test", ())

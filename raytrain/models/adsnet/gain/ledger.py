@@ -2,7 +2,7 @@
 
 Beside gain it keeps each slice's *surprise*, what its rows cost the network beyond held-out internal rows of their class of label. A
 gain is measured along a direction that swings once a network has converged, and harm then looks good for a few dozen steps; surprise
-does not swing. It says nothing of rows that have been trained on, so it only keeps slices from being let in.
+does not swing. It says nothing of rows that are trained on, so it is taken of slices that are left out, and only keeps them out.
 
 Its update is a sum over rows, so R ranks that add up their sums keep one ledger. A slice's mean decays with its own visits: a rare
 slice keeps what is known of it. Dividing by the decayed weight corrects the bias of a young mean.
@@ -10,7 +10,6 @@ slice keeps what is known of it. Dividing by the decayed weight corrects the bia
 Shapes: B rows of this rank, S slices.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ class LedgerReport:
     harm_threshold: float
     """Gain below which a slice hurts: the threshold, but for the first steps' higher one"""
     surprise: Tensor
-    """What a row costs beyond held-out rows of its class of label, as a share of their mean loss; NaN where nothing is known"""
+    """What a row cost beyond held-out rows of its class of label while the slice was left out; NaN where nothing is known"""
     barred: Tensor
     """bool, whether that keeps the slice out"""
 
@@ -75,7 +74,7 @@ class GainLedger:
         self._references = {name: Reference(label_edges, kept, device) for name in ("gain", "loss")}
         self._margins = torch.tensor([0.0, section.margin], dtype=torch.float64, device=device)
         zeros = torch.zeros(num_slices, dtype=torch.float64, device=device)
-        self._state = {name: zeros.clone() for name in ("gain", "rows", "mix", "excess", "volume", "accepted")}
+        self._state = {name: zeros.clone() for name in ("gain", "rows", "mix", "excess", "excess_rows", "volume", "accepted")}
         for name in ("fold_gain", "fold_rows"):
             self._state[name] = torch.zeros(2, num_slices, dtype=torch.float64, device=device)
         self._state["internal"] = torch.zeros(3, dtype=torch.float64, device=device)
@@ -91,7 +90,7 @@ class GainLedger:
         return len(self._state["gain"])
 
     def sums(self, gains: RowGains, rows: JudgedRows, probe: JudgedRows | None = None) -> Tensor:
-        """What this rank's rows add: float64 [7 S + 3 + 4 C], to be summed over ranks and handed to ``update``.
+        """What this rank's rows add: float64 [7 S + 3 + 4 (C + 1)], to be summed over ranks and handed to ``update``.
 
         Args:
             probe: the rows that ``gains.probe_gain`` and ``gains.probe_loss`` are of.
@@ -109,7 +108,7 @@ class GainLedger:
         better, mix = gain - expected, (expected - of_gain.mean()) * seen
         excess = torch.zeros_like(gain)
         if self._compares and gains.loss is not None:
-            excess = (gains.loss.double() - of_loss.expected(rows.label)) * seen
+            excess = torch.where(seen > 0, (gains.loss.double() - of_loss.expected(rows.label)) * seen, 0.0)
         columns = torch.stack([better * first, better * second, first, second, rows.weight.double() * external, mix, excess])
         by_slice = by_slice.index_add(1, torch.where(rows.is_external, rows.slice, 0), columns)
         inside = evidence * (1.0 - external)
@@ -144,7 +143,7 @@ class GainLedger:
         state["gain"] = kept * state["gain"] + gain.sum(0)
         state["rows"] = kept * state["rows"] + rows.sum(0)
         state["mix"] = kept * state["mix"] + mix
-        state["excess"] = kept * state["excess"] + by_slice[6]
+        self._add_surprise(by_slice[6], rows.sum(0))
         state["fold_gain"] = kept_long * state["fold_gain"] + gain
         state["fold_rows"] = kept_long * state["fold_rows"] + rows
         state["volume"] = state["volume"] + by_slice[4]
@@ -167,26 +166,36 @@ class GainLedger:
         """Each slice's decayed mean gain, [S]; NaN where nothing is known.
 
         Against held-out rows it has two parts: what its rows gain beside those of their class of label, and what its mix of labels
-        makes of it, as far as that is more than luck. A slice that is left out and surprises by more than ``max_surprise`` lies below
-        every threshold, by as much as it is too much.
+        makes of it, as far as that is more than luck.
         """
-        state, section = self._state, self._section
+        state = self._state
         gain, mix = state["gain"] / state["rows"], state["mix"] / state["rows"]
         luck = MIX_DOUBT**2 * self._references["gain"].variance() / self.scale().square() / state["rows"]
-        gain = gain + torch.where(mix.square() > luck, mix - luck / mix, 0.0)
-        lowest = section.threshold + min(0.0, section.threshold)
-        too_much = self.surprise() - (section.max_surprise or 0.0)
-        return torch.where(self._barred(), gain.clamp(max=lowest) - too_much, gain)
+        return gain + torch.where(mix.square() > luck, mix - luck / mix, 0.0)
+
+    def _add_surprise(self, excess: Tensor, rows: Tensor) -> None:
+        """What rows of slices cost that the step before left out, [S] each: those of others have been trained on."""
+        state = self._state
+        left_out = state["let_in"] < 0.5
+        # In units of the moment, as gains are. No spread is known before the second look.
+        spread = self._references["loss"].spread()
+        counts = left_out & (rows > 0) & (spread > 0)
+        kept = torch.where(counts, self._section.decay, 1.0)
+        state["excess"] = kept * state["excess"] + torch.where(counts, excess / spread, 0.0)
+        state["excess_rows"] = kept * state["excess_rows"] + torch.where(counts, rows, 0.0)
 
     def surprise(self) -> Tensor:
-        """What a row of each slice costs beyond held-out rows of its class of label, as a share of their mean loss, [S]; NaN where
-        nothing is known, which is always where slices are compared with nothing."""
-        return self._state["excess"] / self._state["rows"] / self._references["loss"].mean()
+        """What a row of each slice cost beyond held-out rows of its class of label while the slice was left out, [S], in mean distances
+        of those rows' losses from their class's mean: a unit that every head's loss has. NaN where nothing is known, which is always
+        where slices are compared with nothing."""
+        return self._state["excess"] / self._state["excess_rows"]
 
     def _barred(self) -> Tensor:
         """bool [S]: left out, and surprising by more than the limit."""
-        limit = self._section.max_surprise if self._section.estimator == "ledger" else None
-        return (self.surprise() > (math.inf if limit is None else limit)) & (self._state["let_in"] < 0.5)
+        left_out, limit = self._state["let_in"] < 0.5, self._section.max_surprise
+        if limit is None or self._section.estimator != "ledger":
+            return torch.zeros_like(left_out)
+        return left_out & (self.surprise() > limit)
 
     def weights(self) -> Tensor:
         """What a row of each slice counts, [S]: 0 before ``min_rows`` rows came by, then by the rule of ``acceptance``."""
@@ -215,7 +224,7 @@ class GainLedger:
 
     def _decide(self, thresholds: Tensor) -> Tensor:
         state = self._state
-        judged = (state["volume"] >= self._section.min_rows) & (state["rows"] > 0)
+        judged = (state["volume"] >= self._section.min_rows) & (state["rows"] > 0) & ~self._barred()
         stays, enters, _ = thresholds
         return torch.where(judged, acceptance(self.gains(), self._section, enters + (stays - enters) * state["let_in"]), 0.0)
 

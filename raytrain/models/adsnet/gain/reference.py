@@ -18,25 +18,29 @@ class Reference:
     def __init__(self, label_edges: Sequence[float], decay: float, device: torch.device | None = None) -> None:
         """``label_edges``: upper ends of all classes but the last, ascending; ``decay``: what remains at the next look."""
         self._edges, self._decay = torch.tensor(label_edges, dtype=torch.float64, device=device), decay
-        self.sums = torch.zeros(2, len(label_edges) + 1, dtype=torch.float64, device=device)
-        """[2, C], of the figure and of weight"""
+        self.sums = torch.zeros(2, len(label_edges) + 2, dtype=torch.float64, device=device)
+        """[2, C + 1], of the figure and of weight by class; last, of a row's distance from its class's mean and of weight"""
 
     def sums_of(self, figure: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-        """What held-out rows of this rank, [B] each, add at a look: float64 [2, C], to be summed over ranks."""
-        weighted = torch.stack([figure.double() * weight.double(), weight.double()])
-        return torch.zeros_like(self.sums).index_add(1, self._classes(label), weighted)
+        """What held-out rows of this rank, [B] each, add at a look: float64 [2, C + 1], to be summed over ranks."""
+        figure, weight = figure.double(), weight.double()
+        sums = torch.zeros_like(self.sums).index_add(1, self._classes(label), torch.stack([figure * weight, weight]))
+        # From the means known before, which are the same on every rank; there are none at the first look.
+        known = weight * self.is_known()
+        sums[:, -1] = torch.stack([((figure - self.expected(label)).abs() * known).sum(), known.sum()])
+        return sums
 
     def add(self, sums: Tensor) -> None:
-        """``sums`` [2, C] of all ranks' rows; all 0 at a step that looks at none."""
+        """``sums`` [2, C + 1] of all ranks' rows; all 0 at a step that looks at none."""
         self.sums = torch.where(sums[1].sum() > 0, self._decay, 1.0) * self.sums + sums
 
     def is_known(self) -> Tensor:
         """Whether any row has been looked at, bool, a scalar."""
-        return self.sums[1].sum() > 0
+        return self.sums[1, :-1].sum() > 0
 
     def mean(self) -> Tensor:
         """Over all rows, a scalar; 0 before the first look."""
-        figure, weight = self.sums.sum(1).unbind()
+        figure, weight = self.sums[:, :-1].sum(1).unbind()
         return figure / torch.where(weight > 0, weight, 1.0)
 
     def expected(self, label: Tensor) -> Tensor:
@@ -45,11 +49,16 @@ class Reference:
 
     def variance(self) -> Tensor:
         """Of a held-out row's class's mean, a scalar: how far one row's label moves what is expected of it."""
-        share = self.sums[1] / self.sums[1].sum().clamp(min=1e-30)
-        return (share * (self._means() - self.mean()).square()).sum()
+        weight = self.sums[1, :-1]
+        return (weight / weight.sum().clamp(min=1e-30) * (self._means() - self.mean()).square()).sum()
+
+    def spread(self) -> Tensor:
+        """Mean distance of a held-out row from its class's mean, a scalar; NaN before the second look."""
+        distance, weight = self.sums[:, -1].unbind()
+        return distance / weight
 
     def _means(self) -> Tensor:
-        figure, weight = self.sums
+        figure, weight = self.sums[:, :-1]
         return torch.where(weight > 0, figure / weight.clamp(min=1e-30), self.mean())
 
     def _classes(self, label: Tensor) -> Tensor:
