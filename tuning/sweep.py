@@ -25,7 +25,8 @@ from raytrain.training.launch import connect
 from raytrain.training.process import quieten
 from tuning.capacity import DRIVER_BYTES, Capacity
 from tuning.halving import scheduler_of
-from tuning.plan import SweepPlan, load_sweep
+from tuning.load import load_sweep
+from tuning.plan import SweepPlan
 from tuning.searcher import OptunaSearcher
 from tuning.sweep_config import Sweep, higher_is_better
 from tuning.sweep_report import write_sweep_report

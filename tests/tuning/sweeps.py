@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from tests.data.build import build_dataset
-from tuning.plan import SweepPlan, load_sweep
+from tuning.load import load_sweep
+from tuning.plan import SweepPlan
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",

@@ -11,7 +11,8 @@ from raytrain.errors import ConfigError
 from raytrain.storage import Storage
 from tests.data.build import build_dataset
 from tests.pipelines.fake_rolls import DIM, day, roll_values
-from tuning.plan import SweepPlan, load_sweep
+from tuning.load import load_sweep
+from tuning.plan import SweepPlan
 
 KNOB = "tpm.tables.dim, cpm.model.month_dim, actr.model.month_dim"
 SERVE = {"valid": [day(21), day(22)], "test": [day(23), day(24)]}

@@ -10,7 +10,7 @@ from raytrain.config import JobConfig
 from raytrain.errors import ConfigError, ContractError, StorageError
 from raytrain.storage import Storage
 from tests.tuning.sweeps import plan_in, write_sweep
-from tuning.plan import load_sweep
+from tuning.load import load_sweep
 
 SWEEPS = Path(__file__).parents[2] / "tuning" / "sweeps"
 
