@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,9 @@ from pipelines.roll_store import RollStore
 from pipelines.study_compare import known, verdict_of
 from raytrain.data.contract import Contract
 from raytrain.errors import RunError
-from raytrain.metrics.bootstrap import ClickMetric, Multiplicity, Scorer, interval, metric_of, paired_bootstrap, scorer
+from raytrain.metrics.bootstrap import CLICK_METRICS, Multiplicity, Scorer, interval, metric_of, paired_bootstrap, scorer
 from raytrain.training.start import snapshot_vectors
 
-METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
 MAX_DRIFT_ROWS = 200_000
 """Ids that a drift is measured on; of more, evenly spread ones."""
 MIN_ROWS = 50
@@ -36,15 +35,15 @@ def by_day(rows: ServedRows) -> list[dict[str, Any]]:
 def metrics_of(rows: ServedRows) -> dict[str, float | None]:
     """Over all rows; GAUC groups by user, whatever the day."""
     if not len(rows):
-        return dict.fromkeys(METRICS)
-    return {metric: known(metric_of(rows.prediction, rows.label, rows.group, metric)) for metric in METRICS}
+        return dict.fromkeys(CLICK_METRICS)
+    return {metric: known(metric_of(rows.prediction, rows.label, rows.group, metric)) for metric in CLICK_METRICS}
 
 
 def compared(rows: Mapping[str, ServedRows], num_resamples: int) -> list[dict[str, Any]]:
     """The chain against every other arm, on the days that both have served, by a paired bootstrap over users."""
     found = []
     for name, (ours, theirs) in sides(rows)[0].items():
-        for metric in METRICS:
+        for metric in CLICK_METRICS:
             difference, low, high = paired_bootstrap([ours.prediction], [theirs.prediction], ours.label, ours.group, metric, num_resamples)
             values = {"difference": known(difference), "low": known(low), "high": known(high)}
             found.append({"a": REFERENCE, "b": name, "metric": metric, **values, "verdict": verdict_of(metric, low, high)})

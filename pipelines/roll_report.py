@@ -8,13 +8,14 @@ from rich.console import Console
 
 from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
 from pipelines.roll_config import REFERENCE, Roll
-from pipelines.roll_figures import METRICS, by_day, compared, cost, drift, forgetting, metrics_of, sides
+from pipelines.roll_figures import by_day, compared, cost, drift, forgetting, metrics_of, sides
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_stage import RollPlan
 from pipelines.roll_store import RollStore
 from raytrain.data.contract import Contract
 from raytrain.json_text import json_text
+from raytrain.metrics.bootstrap import CLICK_METRICS
 from raytrain.storage import masked
 from raytrain.training.report import METRIC_TITLES, number, render, signed
 
@@ -83,7 +84,7 @@ def page(result: Result) -> str:
         "roll.html.j2",
         result=result,
         summary=summary(result),
-        titles=[METRIC_TITLES[metric] for metric in METRICS],
+        titles=[METRIC_TITLES[metric] for metric in CLICK_METRICS],
         arms=_arm_rows(result),
         pairs=_pair_rows(result),
         forgetting=_forgetting_rows(result),
@@ -132,7 +133,7 @@ def _arm_rows(result: Result) -> list[dict[str, Any]]:
             "changes": ", ".join(arm["changes"]) or "the file as it stands",
             "num_days": arm["num_days"],
             "num_rows": f"{arm['num_rows']:,}",
-            "cells": [number(arm["pooled"][metric]) for metric in METRICS],
+            "cells": [number(arm["pooled"][metric]) for metric in CLICK_METRICS],
         }
         for name, arm in result["arms"].items()
     ]

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
-from raytrain.metrics.bootstrap import ClickMetric, ComparedMetric, RankedLtvMetric
+from raytrain.metrics.bootstrap import CLICK_METRICS, ComparedMetric, RankedLtvMetric
 
 SearchMetric = ComparedMetric | Literal["ne"]
 """What validation can choose a trial by; NE is no more than log loss over that of a constant, so arms are not compared by it."""
@@ -20,7 +20,7 @@ def check_metrics(asked: Mapping[str, Sequence[str]], contract: Contract, data_p
         ConfigError: clicks are asked for a metric of amounts, or amounts for one of clicks.
     """
     amounts = contract.amount is not None
-    known = get_args(RankedLtvMetric) if amounts else get_args(ClickMetric)
+    known = get_args(RankedLtvMetric) if amounts else CLICK_METRICS
     fitting = known if amounts else (*known, "ne")
     wrong = [f"{key}={metric}" for key, metrics in asked.items() for metric in metrics if metric not in fitting]
     if wrong:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.roll_config import KINDS, Roll, checked_roll
-from pipelines.roll_figures import METRICS
 from pipelines.roll_stage import plan_roll
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
+from raytrain.metrics.bootstrap import CLICK_METRICS
 from raytrain.resources import Needs
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
@@ -29,9 +29,11 @@ class RollSweepPlan(SweepPlan):
         super().__init__(sweep, {key: value for key, value in values.items() if key != "arms"}, origin)
         if sweep.serve is None:
             raise ConfigError(f"{origin}: A sweep of a roll chooses on days. Received: serve=null. Name days to choose on and to test on.")
-        wrong = [objective for objective in self.objectives if objective not in (*METRICS, "train_s")]
+        wrong = [objective for objective in self.objectives if objective not in (*CLICK_METRICS, "train_s")]
         if wrong:
-            raise ConfigError(f"A roll is measured by {', '.join(METRICS)} and train_s. Received: objectives={wrong[0]}. Choose of them.")
+            raise ConfigError(
+                f"A roll is measured by {', '.join(CLICK_METRICS)} and train_s. Received: objectives={wrong[0]}. Choose of them."
+            )
         self._base = self._roll(())
         plan_roll("full", self._base, *sweep.serve.test)
         self._plan = plan_roll("full", self._base, *sweep.serve.valid)

@@ -20,6 +20,7 @@ from raytrain.metrics.ranking import Ranking
 from raytrain.metrics.spearman import SpearmanState
 
 ClickMetric = Literal["auc", "gauc", "logloss"]
+CLICK_METRICS: tuple[ClickMetric, ...] = get_args(ClickMetric)
 RankedLtvMetric = Literal["norm_gini", "spearman", "pay_auc", "total_error"]
 LtvMetric = RankedLtvMetric | Literal["total_ratio"]
 Metric = ClickMetric | LtvMetric
@@ -88,7 +89,7 @@ def scorer(metric: Metric, prediction: Array, label: Array, user: npt.NDArray[np
 
 def prediction_column(metric: Metric) -> str:
     """The column of a predictions file that a metric scores: prediction (a click's), ltv (an amount) or pay (a score of paying)."""
-    if metric in get_args(ClickMetric):
+    if metric in CLICK_METRICS:
         return "prediction"
     return "pay" if metric == "pay_auc" else "ltv"
 
