@@ -81,8 +81,9 @@ class GainSection(Section):
     is held_out, else 0."""
     max_surprise: PositiveFloat | None = 0.25
     """Of ``ledger`` where reference is held_out: how much more a row of a slice that is left out may cost the gain network than held-out
-    internal rows of its class of label, in mean distances of one such row's loss from the others'; a slice above it is not let in,
-    whatever its gain. null: no limit. Where external ids are new to internal rows, all slices surprise: raise it there."""
+    internal rows of its class of label, where 1 is how far the loss of one of those lies from their mean on average; a slice above it,
+    by more than luck, is not let in, whatever its gain. null: no limit. Where external ids are new to internal rows, all slices
+    surprise: raise it there."""
     weights: Literal["hard", "soft"] = "hard"
     """hard: 1 from tau on, else 0. soft: sigmoid((gain - tau) / temperature)."""
     temperature: PositiveFloat = 0.1
@@ -103,6 +104,11 @@ class GainSection(Section):
     watch_every_steps: NonNegativeInt = 20
     """Joint steps between looks of the other one of ``ledger`` and ``siamese``, which decides nothing and is reported beside the one
     that does; 0 leaves it out. It needs held-out rows."""
+
+    @property
+    def look_steps(self) -> int:
+        """Steps between looks at held-out rows: tentative steps are measured on them at every one."""
+        return self.refresh_steps if self.estimator in ("ledger", "grad") else 1
 
     @property
     def watcher(self) -> "GainSection | None":

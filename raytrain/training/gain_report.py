@@ -1,7 +1,7 @@
 """The gain ledger in a run's report: each slice's gain and what is let in over training, and every slice at the end."""
 
+import math
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> 
     """A line a slice over epochs, and the thresholds; colours tell what the last record lets in."""
     last = records[-1]
     # From the end, so that the last is kept.
-    records = records[::-1][:: ceil(len(records) / MAX_POINTS)][::-1]
+    records = records[::-1][:: math.ceil(len(records) / MAX_POINTS)][::-1]
     threshold = last["threshold"]
     axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     points = [(record["step"] / steps_per_epoch, record["threshold"]) for record in records]
@@ -83,7 +83,7 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
     surprises = ("surprise",) if any(known is not None for known in ledger["surprise"]) else ()
     columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight", "barred", *watched, *surprises)
     slices = [dict(zip(columns, values, strict=True)) for values in zip(*(ledger[name] for name in columns), strict=True)]
-    slices.sort(key=lambda one: (not one["barred"], one["gain"] is None, one["gain"] or 0.0))
+    slices.sort(key=_badness)
     rows = [
         {
             "cells": [
@@ -111,6 +111,13 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
     return {"titles": titles, "rows": rows, "note": _note(ledger, len(slices))}
 
 
+def _badness(one: Record) -> tuple[bool, float]:
+    """What surprises first, the most surprising of all; then by gain, the unknown last."""
+    if one["barred"]:
+        return False, -one["surprise"]
+    return True, math.inf if one["gain"] is None else one["gain"]
+
+
 def _note(ledger: Record, num_listed: int) -> str:
     parts = [f"Slices of external rows, worst first, at step {ledger['step']:,}."]
     shown = min(num_listed, MAX_ROWS)
@@ -120,8 +127,8 @@ def _note(ledger: Record, num_listed: int) -> str:
     parts.append(f"Gain: what a row of the slice is worth to internal rows; {_rule(ledger)}." if is_judged(ledger) else "No gain is known.")
     if ledger["num_barred"]:
         parts.append(
-            f"{ledger['num_barred']:,} slices stay out whatever their gain, since they surprise the network by more than "
-            "model.gain.max_surprise: what their rows cost beyond internal ones with such labels, in mean distances of those."
+            f"Left out whatever their gain: {ledger['num_barred']:,}, whose surprise is above model.gain.max_surprise. Surprise: what rows "
+            "cost the network beyond internal ones with such labels, where 1 is how far one of those lies from their mean."
         )
     parts.append(
         f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt; "

@@ -71,10 +71,11 @@ class PairTransfer:
         if self._pair.stage == "joint" and self._has_external:
             assert batch.slice is not None, "the model's declaration asks for slices"
             rows = JudgedRows.of(output, batch, batch.slice)
-            probe = self._probe_rows() if self._judge.wants_probe(self._step) else None
+            gain = self._model.gain
+            probe = self._probe_rows(gain.look_steps) if self._judge.wants_probe(self._step) else None
             accepted = self._judge.weigh(self._pair, rows, probe, self._world.sum)
-            if self._watcher is not None and self._step % self._model.gain.watch_every_steps == 0:
-                self._watcher.weigh(self._pair, rows, probe or self._probe_rows(), self._world.sum)
+            if self._watcher is not None and self._step % gain.watch_every_steps == 0:
+                self._watcher.weigh(self._pair, rows, probe or self._probe_rows(gain.watch_every_steps), self._world.sum)
         totals = self._world.sum(domain_weights(batch))
         loss = pair_loss(output, batch, accepted, totals, self._model.bridge, self._model.external_weight)
         if self._model.align.l2_sp_weight and self._pair.stage == "joint":
@@ -124,7 +125,7 @@ class PairTransfer:
             "num_slices": len(seen),
             "num_accepted": int((report.weight[seen] >= 0.5).sum()),
             "num_hurting": int(self._hurting(report).sum()),
-            "num_barred": int(self._surprising(report).sum()),
+            "num_barred": int(report.barred.sum()),
             "slice": largest.tolist(),
             "gain": _known(report.gain[largest]),
             "surprise": _known(report.surprise[largest]),
@@ -151,12 +152,12 @@ class PairTransfer:
                 f"{int(hurting.sum())} of {num_slices} slices of external rows hurt, by their gain below {report.harm_threshold:.3g}: "
                 f"{self._named(hurting, report.gain)}. {self._what_follows()}"
             )
-        if (surprising := self._surprising(report)).any():
+        if num_barred := int(report.barred.sum()):
             found.append(
-                f"{int(surprising.sum())} of {num_slices} slices of external rows are left out whatever their gain, since their rows cost "
-                f"the gain network over {self._model.gain.max_surprise:g} more than internal ones with such labels, in mean distances of "
-                f"those: {self._named(surprising, -report.surprise, -1)}. Where that is because their ids are new to internal rows, raise "
-                "model.gain.max_surprise."
+                f"{num_barred} of {num_slices} slices of external rows are left out whatever their gain, since the network predicts them "
+                f"worse than unseen internal rows with such labels, by over {self._model.gain.max_surprise:g} of what those differ by: "
+                f"{self._named(report.barred, -report.surprise, -1)}. If that is only because their ids are new to internal rows, raise "
+                "model.gain.max_surprise; else they are another world, or harm."
             )
         purity = self._judge.purity()
         if purity is not None and purity.is_impure:
@@ -185,10 +186,6 @@ class PairTransfer:
         """bool [S]: slices seen often enough whose gain is below what harm lies below."""
         return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold)
 
-    def _surprising(self, report: LedgerReport) -> Tensor:
-        """bool [S]: slices seen often enough that are left out as their rows surprise."""
-        return (report.volume >= self._model.gain.min_rows) & report.barred
-
     @torch.no_grad()
     def _start(self) -> None:
         """The gain network, its tables and their optimizers' states become copies of the vanilla ones; adapters start afresh."""
@@ -209,9 +206,9 @@ class PairTransfer:
         self._tables.blend(to_vanilla if direction == "g2v" else to_gain, share)
 
     @torch.no_grad()
-    def _probe_rows(self) -> JudgedRows:
-        """The next held-out rows, as both networks see them now."""
-        batch = self._probe[self._step % len(self._probe)].to(self._world.device)
+    def _probe_rows(self, every_steps: int) -> JudgedRows:
+        """The next held-out rows of one who looks every so many steps, as both networks see them now."""
+        batch = self._probe[self._step // every_steps % len(self._probe)].to(self._world.device)
         assert batch.slice is not None
         with evaluating(self._pair):
             output = self._pair(self._tables(batch), batch)

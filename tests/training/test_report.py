@@ -258,6 +258,6 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
     assert parsed.row_of("Gift <bags> (3)") == ["Gift <bags> (3)", "-0.500", "+0.123", "300", "3%", "0%", "\u2717 left out, surprising"]
     assert parsed.row_of("7")[1:] == ["\u2013", "\u2013", "4", "100%", "\u2013", "\u2713 let in"]
     assert "1 of 2 slices are let in, 1 hurt; 4.0% of all external rows were let in" in text
-    assert "1 slices stay out whatever their gain" in text
+    assert "Left out whatever their gain: 1, whose surprise" in text
     assert "-0.25 or more is let in, and stays in down to -0.3" in text
     assert "the better half of the slices carries 10% of that" in text

@@ -15,7 +15,7 @@ from raytrain.models.adsnet.gain.rows import JudgedRows, RowGains
 from tests.models.adsnet.several_ranks import part, weigh_together
 from tests.models.adsnet.toy import LogisticHead, auc, judged, train_toy
 
-DECIDES_AT_ONCE = GainSection(decay=0.5, min_rows=0, tau=0.0, tau_steps=0)
+DECIDES_AT_ONCE = GainSection(decay=0.5, min_rows=0, tau=0.0, tau_steps=0, max_surprise=None)
 
 
 def rows_of(slices: list[int], num_internal: int = 0, weight: list[float] | None = None, label: list[float] | None = None) -> JudgedRows:
@@ -87,7 +87,7 @@ def test_the_threshold_falls_from_its_first_value() -> None:
 
 def test_slices_are_also_compared_with_those_let_in() -> None:
     """Gains that all lie above the held-out rows' by luck: the lower slice is left out once the higher one is in."""
-    section = GainSection(decay=0.5, min_rows=0, tau=-0.1, first_tau=0.5, tau_steps=2)
+    section = GainSection(decay=0.5, min_rows=0, tau=-0.1, first_tau=0.5, tau_steps=2, max_surprise=None)
     ledger = GainLedger(section, 3, is_scaled=False)
     ledger._compares = True
     look(ledger, [0.0])
@@ -103,7 +103,7 @@ def test_slices_are_also_compared_with_those_let_in() -> None:
 
 
 def test_harm_that_is_let_in_cannot_ask_for_more_and_more() -> None:
-    section = GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0, entry_margin=0.0)
+    section = GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0, entry_margin=0.0, max_surprise=None)
     ledger = GainLedger(section, 2, is_scaled=True)
     look(ledger, [0.0])
     decided = []
@@ -116,7 +116,7 @@ def test_harm_that_is_let_in_cannot_ask_for_more_and_more() -> None:
 
 @pytest.mark.parametrize("tau", [-0.01, 0.0, 0.1])
 def test_a_tau_that_asks_for_much_leaves_room_below_the_mean_of_what_is_let_in(tau) -> None:
-    section = GainSection(decay=0.0, min_rows=0, tau=tau, first_tau=tau, tau_steps=0, entry_margin=0.0)
+    section = GainSection(decay=0.0, min_rows=0, tau=tau, first_tau=tau, tau_steps=0, entry_margin=0.0, max_surprise=None)
     ledger = GainLedger(section, 4, is_scaled=True)
     look(ledger, [0.0])
     for _ in range(5):
@@ -212,7 +212,7 @@ def surprised(section: GainSection, num_slices: int) -> GainLedger:
 def test_a_slice_that_surprises_is_not_let_in_whatever_its_gain(limit, weights) -> None:
     section = GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0, max_surprise=limit, weights=weights, temperature=0.01)
     ledger = surprised(section, 2)
-    put(ledger, rows_of([0, 1], num_internal=1), [1.0, 0.1, 0.5], loss=[2.0, 2.1, 2.5])
+    put(ledger, rows_of([0] * 100 + [1] * 100, num_internal=1), [1.0] + [0.1] * 100 + [0.5] * 100, loss=[2.0] + [2.1] * 100 + [2.5] * 100)
     report = ledger.report()
     assert report.barred.tolist() == [False, limit == 0.25]
     assert report.weight.tolist() == pytest.approx([1.0, 1.0 - (limit == 0.25)], abs=1e-3)
@@ -224,7 +224,8 @@ def test_rows_that_are_trained_on_say_nothing_of_their_slices_surprise() -> None
     """However cheap they become: one that is dropped for its gain is judged by what it cost before it came in, and costs since."""
     ledger = surprised(GainSection(decay=0.995, min_rows=0, tau=-0.1, tau_steps=0), 1)
     rows = rows_of([0] * 10, num_internal=1)
-    put(ledger, rows, [1.0] + [0.1] * 10, loss=[2.0] + [2.1] * 10)
+    for _ in range(200):
+        put(ledger, rows, [1.0] + [0.1] * 10, loss=[2.0] + [2.1] * 10)
     assert ledger.weights().item() == 1.0
     while ledger.weights().item():
         put(ledger, rows, [1.0] + [-0.5] * 10, loss=[2.0] + [0.5] * 10)
@@ -236,12 +237,40 @@ def test_rows_that_are_trained_on_say_nothing_of_their_slices_surprise() -> None
     assert ledger.gains().item() > 0.5
 
 
-@pytest.mark.parametrize(("section", "surprise"), [(GainSection(estimator="grad"), 3.5), (GainSection(reference="zero"), 0.0)])
-def test_surprise_bars_nothing_where_slices_are_not_judged_by_it(section, surprise) -> None:
-    ledger = surprised(section, 1)
-    put(ledger, rows_of([0], num_internal=1), [1.0, 0.1], loss=[2.0, 5.5])
-    assert ledger.surprise().item() == pytest.approx(surprise)
-    assert not ledger.report().barred.any()
+@pytest.mark.parametrize("options", [{"estimator": "grad"}, {"reference": "zero"}, {"max_surprise": None}, {}], ids=str)
+def test_surprise_bars_nothing_where_slices_are_not_judged_by_it(options) -> None:
+    ledger = surprised(GainSection(**options), 1)
+    put(ledger, rows_of([0] * 100, num_internal=1), [1.0] + [0.1] * 100, loss=[2.0] + [5.5] * 100)
+    judged = not options
+    assert ledger.report().barred.item() == judged
+    assert ledger.surprise().isnan().item() != judged
+
+
+def test_a_few_rows_surprise_by_luck() -> None:
+    """Four rows' mean lies up to 1 above the limit, a hundred's up to 0.2."""
+    for num_rows, surprise, barred in ((4, 1.2, False), (4, 1.3, True), (100, 0.4, False), (100, 0.5, True)):
+        ledger = surprised(GainSection(min_rows=0), 1)
+        put(ledger, rows_of([0] * num_rows, num_internal=1), [1.0] + [0.0] * num_rows, loss=[2.0] + [2.0 + surprise] * num_rows)
+        assert ledger.report().barred.item() == barred
+
+
+def test_nothing_is_let_in_before_it_is_known_whether_it_surprises() -> None:
+    section = GainSection(decay=0.0, min_rows=0, tau=-0.1, tau_steps=0)
+    ledger, rows = GainLedger(section, 1, is_scaled=True), rows_of([0], num_internal=1)
+    look(ledger, [0.0], loss=[2.0])
+    put(ledger, rows, [1.0, 0.5], loss=[2.0, 2.0])
+    assert ledger.weights().item() == 0.0
+    look(ledger, [0.0, 0.0], loss=[1.0, 3.0])
+    put(ledger, rows, [1.0, 0.5], loss=[2.0, 2.0])
+    assert ledger.weights().item() == 1.0
+
+
+def test_a_held_out_row_without_weight_may_cost_anything() -> None:
+    reference = Reference((0.0,), decay=0.5)
+    label, weight = torch.zeros(2), torch.tensor([1.0, 0.0])
+    for _ in range(2):
+        reference.add(reference.sums_of(torch.tensor([2.0, float("inf")]), label, weight))
+    assert (reference.mean(), reference.spread()) == (2.0, 0.0)
 
 
 def test_a_class_without_held_out_rows_is_compared_with_all_of_them() -> None:
@@ -315,9 +344,12 @@ def test_three_ranks_keep_the_ledger_of_one() -> None:
 
 
 def test_state_is_carried_over() -> None:
-    first, second = (GainLedger(DECIDES_AT_ONCE, 2, is_scaled=True) for _ in range(2))
-    look(first, [1.0], loss=[2.0])
+    section = GainSection(decay=0.5, min_rows=0, tau=0.0, tau_steps=0)
+    first, second = (GainLedger(section, 2, is_scaled=True) for _ in range(2))
+    for loss in (2.0, 3.0):
+        look(first, [1.0], loss=[loss])
     put(first, rows_of([0, 1], num_internal=1), [1.0, 2.0, -3.0], loss=[1.0, 4.0, 3.0])
+    assert (first.surprise() > 0).all()
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     for ledger in (first, second):
         look(ledger, [0.5], loss=[1.5])

@@ -2,7 +2,8 @@
 
 Beside gain it keeps each slice's *surprise*, what its rows cost the network beyond held-out internal rows of their class of label. A
 gain is measured along a direction that swings once a network has converged, and harm then looks good for a few dozen steps; surprise
-does not swing. It says nothing of rows that are trained on, so it is taken of slices that are left out, and only keeps them out.
+does not swing. It says little of rows that have been trained on, so it is taken of slices that are left out, and only keeps them out;
+one that was let in and dropped is judged by what it cost before, and by rows that are being forgotten.
 
 Its update is a sum over rows, so R ranks that add up their sums keep one ledger. A slice's mean decays with its own visits: a rare
 slice keeps what is known of it. Dividing by the decayed weight corrects the bias of a young mean.
@@ -10,6 +11,7 @@ slice keeps what is known of it. Dividing by the decayed weight corrects the bia
 Shapes: B rows of this rank, S slices.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,10 @@ PURITY_DECAY = 0.999
 """Longer than that of decisions: purity is a property of the data, and needs many rows."""
 SPREAD = 0.075
 """How far below the mean of what is let in good slices lie by luck: a tau that asks for more leaves room for that much."""
+LOSS_LOOKS = 10.0
+"""Looks at held-out rows after which their losses have faded to 1 / e: a network learns, and a longer memory would take that for surprise."""
+LUCK = 2.0
+"""By how much a single row's loss lies off by luck, in mean distances of held-out ones: one and a half standard deviations."""
 MIX_DOUBT = 3.0
 """Standard deviations of luck that a slice's mix of labels has to pass before it counts. Rows that come by again are no new evidence and
 are counted as such, so this is less than it looks."""
@@ -69,9 +75,10 @@ class GainLedger:
         """``label_edges``: of the classes of labels in which gains are compared with held-out rows'."""
         self._section, self._is_scaled = section, is_scaled
         self._compares = is_scaled and section.reference == "held_out"
+        self._bars = self._compares and section.estimator == "ledger" and section.max_surprise is not None
         # As old as the slices' own means: both move with what is let in.
-        kept = section.decay**section.refresh_steps
-        self._references = {name: Reference(label_edges, kept, device) for name in ("gain", "loss")}
+        decays = {"gain": section.decay**section.refresh_steps, "loss": math.exp(-1 / LOSS_LOOKS)}
+        self._references = {name: Reference(label_edges, decay, device) for name, decay in decays.items()}
         self._margins = torch.tensor([0.0, section.margin], dtype=torch.float64, device=device)
         zeros = torch.zeros(num_slices, dtype=torch.float64, device=device)
         self._state = {name: zeros.clone() for name in ("gain", "rows", "mix", "excess", "excess_rows", "volume", "accepted")}
@@ -174,28 +181,26 @@ class GainLedger:
         return gain + torch.where(mix.square() > luck, mix - luck / mix, 0.0)
 
     def _add_surprise(self, excess: Tensor, rows: Tensor) -> None:
-        """What rows of slices cost that the step before left out, [S] each: those of others have been trained on."""
+        """What rows cost, and how many there were, [S] each, as far as the step before left their slice out: others are trained on."""
         state = self._state
-        left_out = state["let_in"] < 0.5
         # In units of the moment, as gains are. No spread is known before the second look.
         spread = self._references["loss"].spread()
-        counts = left_out & (rows > 0) & (spread > 0)
-        kept = torch.where(counts, self._section.decay, 1.0)
-        state["excess"] = kept * state["excess"] + torch.where(counts, excess / spread, 0.0)
-        state["excess_rows"] = kept * state["excess_rows"] + torch.where(counts, rows, 0.0)
+        left_out = torch.where((rows > 0) & (spread > 0) & self._bars, 1.0 - state["let_in"], 0.0)
+        kept = torch.where(left_out > 0, self._section.decay, 1.0)
+        state["excess"] = kept * state["excess"] + torch.where(left_out > 0, left_out * excess / spread, 0.0)
+        state["excess_rows"] = kept * state["excess_rows"] + left_out * rows
 
     def surprise(self) -> Tensor:
         """What a row of each slice cost beyond held-out rows of its class of label while the slice was left out, [S], in mean distances
         of those rows' losses from their class's mean: a unit that every head's loss has. NaN where nothing is known, which is always
-        where slices are compared with nothing."""
+        where nothing is judged by it."""
         return self._state["excess"] / self._state["excess_rows"]
 
     def _barred(self) -> Tensor:
-        """bool [S]: left out, and surprising by more than the limit."""
-        left_out, limit = self._state["let_in"] < 0.5, self._section.max_surprise
-        if limit is None or self._section.estimator != "ledger":
-            return torch.zeros_like(left_out)
-        return left_out & (self.surprise() > limit)
+        """bool [S]: left out, and surprising by more than the limit and luck."""
+        rows = self._state["excess_rows"]
+        limit = (self._section.max_surprise or 0.0) + LUCK / rows.clamp(min=1.0).sqrt()
+        return (self._state["let_in"] < 0.5) & (rows >= self._section.min_rows) & (self.surprise() > limit)
 
     def weights(self) -> Tensor:
         """What a row of each slice counts, [S]: 0 before ``min_rows`` rows came by, then by the rule of ``acceptance``."""
@@ -224,7 +229,9 @@ class GainLedger:
 
     def _decide(self, thresholds: Tensor) -> Tensor:
         state = self._state
-        judged = (state["volume"] >= self._section.min_rows) & (state["rows"] > 0) & ~self._barred()
+        judged = (state["volume"] >= self._section.min_rows) & (state["rows"] > 0)
+        if self._bars:
+            judged &= (state["excess_rows"] > 0) & (state["excess_rows"] >= self._section.min_rows) & ~self._barred()
         stays, enters, _ = thresholds
         return torch.where(judged, acceptance(self.gains(), self._section, enters + (stays - enters) * state["let_in"]), 0.0)
 

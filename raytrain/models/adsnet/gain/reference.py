@@ -23,7 +23,9 @@ class Reference:
 
     def sums_of(self, figure: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         """What held-out rows of this rank, [B] each, add at a look: float64 [2, C + 1], to be summed over ranks."""
-        figure, weight = figure.double(), weight.double()
+        weight = weight.double()
+        # A row without weight may hold any number: its product with 0 has to be 0.
+        figure = torch.where(weight > 0, figure.double(), 0.0)
         sums = torch.zeros_like(self.sums).index_add(1, self._classes(label), torch.stack([figure * weight, weight]))
         # From the means known before, which are the same on every rank; there are none at the first look.
         known = weight * self.is_known()
