@@ -57,11 +57,11 @@ def train(
 ) -> None:
     """Train a model, score the test split, write the run directory.
 
-    [dim]raytrain train pipelines/configs/movielens_din.yaml training.epochs=2 scaling.num_workers=2[/dim]
+    [dim]raytrain train pipelines/configs/movielens_din.yaml training.epochs=2 scaling.num_workers=2 scaling.cpus_per_worker=0.5[/dim]
 
     [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first training.checkpoint_every_steps=100[/dim]
 
-    [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first --resume scaling.num_workers=2[/dim]
+    [dim]raytrain train pipelines/configs/movielens_din.yaml run.name=first --resume scaling.num_workers=2 scaling.cpus_per_worker=0.5[/dim]
     """
     from raytrain.config import load_config
     from raytrain.run import read_result

@@ -21,7 +21,7 @@ from raytrain.data.days import contract_of
 from raytrain.errors import ConfigError, RunError
 from raytrain.footprint import refuse_over_ask
 from raytrain.json_text import json_text
-from raytrain.models.declared import DECLARED, declared_warning
+from raytrain.models.declared import DECLARED, declared_histories, declared_warning
 from raytrain.settings import flat_keys, parse_yaml, with_overrides
 from raytrain.storage import Storage
 from raytrain.training.stopping import Watch
@@ -91,7 +91,9 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
     run.storage.write_text(RESULT_FILE, json_text(result))
     from raytrain.training.report import write_report
 
-    write_report(run.storage, result, records, list(baselines))
+    read = declared_histories(run.job, run.contract) if job.model.name in DECLARED else ()
+    events = {domain: history.num_events for domain in read if (history := run.contract.domains[domain].history) is not None}
+    write_report(run.storage, result, records, list(baselines), events)
     console.print(f"wrote {run.storage.join(RESULT_FILE)} and {run.storage.join('report.html')}", highlight=False)
     return result
 

@@ -127,7 +127,7 @@ def column_block(dim: int, num_ranks: int) -> int:
 
 def describe(plan: Sequence[PlannedTable]) -> str:
     """The plan as an aligned text table, with the sum over tables in its last line; MiB include optimizer state."""
-    rows = [("table", "rows", "dim", "sharding", "ranks", "MiB per rank")]
+    rows = [("table", "rows", "dim", "sharding", "on ranks", "MiB per rank")]
     for planned in plan:
         held = [planned.mib_per_rank[rank] for rank in planned.ranks]
         rows.append((planned.table, f"{planned.num_rows:,}", str(planned.dim), planned.sharding, _ranges(planned.ranks), _span(held)))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from raytrain.training.figures import FIRST, GOOD, GRID, MUTED, SECOND, SURFACE, figure, svg
-from raytrain.training.gain_report import draw_accepted, draw_gain, is_judged
+from raytrain.training.gain_report import draw_accepted, draw_gain, draw_surprise, is_judged, is_surprise_known
 
 Records = Sequence[dict[str, Any]]
 
@@ -53,6 +53,9 @@ def charts(records: Records, best_step: int | None) -> list[dict[str, Any]]:
     if gain and train and is_judged(gain[-1]):
         caption = "Each line a slice of external rows, by what it is worth to internal ones; red: left out at the end."
         add("gain", "Gain by slice", caption, lambda axes: draw_gain(axes, gain, steps_per_epoch), True)
+    if gain and train and is_surprise_known(gain[-1]):
+        caption = "How much worse each slice is predicted than unseen internal rows; red: left out at the end."
+        add("surprise", "Surprise by slice", caption, lambda axes: draw_surprise(axes, gain, steps_per_epoch), True)
     if gain and train:
         caption = "Share of external rows let into the gain network since the last point; none in warmup."
         add("accepted", "External rows let in", caption, lambda axes: draw_accepted(axes, gain, steps_per_epoch), True)
@@ -94,8 +97,13 @@ def _axes(draw: Callable[[Axes], None], chosen_epoch: float | None) -> Figure:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(frameon=True, facecolor=SURFACE, edgecolor=GRID, framealpha=0.85, labelcolor=MUTED, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    style: dict[str, Any] = {"facecolor": SURFACE, "edgecolor": GRID, "framealpha": 0.85, "labelcolor": MUTED, "fontsize": 9}
+    if len(labels) > 3:
+        # Inside, a long one hides lines.
+        made.legend(handles, labels, loc="outside lower center", ncols=2, **style)
+    elif len(labels) > 1:
+        axes.legend(**style)
     return made
 
 

@@ -24,26 +24,44 @@ def is_judged(ledger: Record) -> bool:
     return any(gain is not None for gain in ledger["gain"])
 
 
+def is_surprise_known(ledger: Record) -> bool:
+    """Whether the ledger keeps slices out for their surprise, and has seen any."""
+    return "max_surprise" in ledger and any(surprise is not None for surprise in ledger["surprise"])
+
+
 def draw_gain(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
     """A line a slice over epochs, and the thresholds; colours tell what the last record lets in."""
-    last = records[-1]
-    # From the end, so that the last is kept.
-    records = records[::-1][:: math.ceil(len(records) / MAX_POINTS)][::-1]
-    threshold = last["threshold"]
-    axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    last, records = records[-1], _thinned(records)
+    axes.axhline(0.0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), label=f"0: {_zero(last)}")
+    threshold, entry = last["threshold"], last["entry_threshold"]
     points = [(record["step"] / steps_per_epoch, record["threshold"]) for record in records]
     axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label=f"threshold, {threshold:.3g} at the end")
-    entry = last["entry_threshold"]
     if entry != threshold:
         points = [(record["step"] / steps_per_epoch, record["entry_threshold"]) for record in records]
         axes.plot(*zip(*points, strict=True), color=INK, linewidth=1.0, linestyle=(0, (1, 2)), label=f"to get in, {entry:.3g} at the end")
+    _draw_slices(axes, records, steps_per_epoch, "gain")
+
+
+def draw_surprise(axes: Axes, records: Sequence[Record], steps_per_epoch: float) -> None:
+    """A line a slice over epochs, and the limit; a slice that is let in keeps what it had."""
+    limit = records[-1]["max_surprise"]
+    axes.axhline(limit, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label=f"limit, {limit:g}")
+    _draw_slices(axes, _thinned(records), steps_per_epoch, "surprise")
+
+
+def _thinned(records: Sequence[Record]) -> Sequence[Record]:
+    """From the end, so that the last is kept."""
+    return records[::-1][:: math.ceil(len(records) / MAX_POINTS)][::-1]
+
+
+def _draw_slices(axes: Axes, records: Sequence[Record], steps_per_epoch: float, column: str) -> None:
     labels = {True: "let in", False: "left out"}
-    gains = [dict(zip(record["slice"], record["gain"], strict=True)) for record in records]
-    for number, weight in zip(last["slice"], last["weight"], strict=True):
+    values = [dict(zip(record["slice"], record[column], strict=True)) for record in records]
+    for number, weight in zip(records[-1]["slice"], records[-1]["weight"], strict=True):
         known = [
-            (record["step"] / steps_per_epoch, gain[number])
-            for record, gain in zip(records, gains, strict=True)
-            if gain.get(number) is not None
+            (record["step"] / steps_per_epoch, value[number])
+            for record, value in zip(records, values, strict=True)
+            if value.get(number) is not None
         ]
         if known:
             # A mark where there are few: one record alone draws no line.
@@ -84,12 +102,14 @@ def ledger_table(ledger: Record | None) -> dict[str, Any] | None:
     columns = ("slice", "name", "gain", "volume", "accepted", "window_volume", "window_accepted", "weight", "barred", *watched, *surprises)
     slices = [dict(zip(columns, values, strict=True)) for values in zip(*(ledger[name] for name in columns), strict=True)]
     slices.sort(key=_badness)
+    is_share = _is_share(ledger)
     rows = [
         {
             "cells": [
                 _name(one),
-                *(_gain(one[column]) for column in ("gain", *watched)),
-                *(_gain(one[column]) for column in surprises),
+                _gain(one["gain"], is_share),
+                *(_gain(one[column], not is_share) for column in watched),
+                *(_gain(one[column], True) for column in surprises),
                 f"{one['volume']:,.0f}",
                 _share(one["accepted"], one["volume"]),
                 _share(one["window_accepted"], one["window_volume"]),
@@ -124,21 +144,31 @@ def _note(ledger: Record, num_listed: int) -> str:
     if ledger["num_slices"] > shown:
         which = "the" if num_listed == ledger["num_slices"] else f"of the {num_listed:,} largest the"
         parts.append(f"There are {ledger['num_slices']:,}; {which} {shown:,} worst are shown.")
-    parts.append(f"Gain: what a row of the slice is worth to internal rows; {_rule(ledger)}." if is_judged(ledger) else "No gain is known.")
+    parts.append(f"{_meaning(ledger)}; {_rule(ledger)}." if is_judged(ledger) else "No gain is known.")
     if ledger["num_barred"]:
         parts.append(
-            f"Left out whatever their gain: {ledger['num_barred']:,}, whose surprise is above model.gain.max_surprise. Surprise: what rows "
-            "cost the network beyond internal ones with such labels, where 1 is how far one of those lies from their mean."
+            f"Left out whatever their gain: {ledger['num_barred']:,}, whose surprise is above {ledger['max_surprise']:g}. Surprise: how "
+            "much worse the network predicts rows that it does not train on than unseen internal ones with such labels; 0 is as well, "
+            "1 is as far off as those are from each other."
         )
     parts.append(
-        f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt; "
+        f"{ledger['num_accepted']:,} of {ledger['num_slices']:,} slices are let in, {ledger['num_hurting']:,} hurt by their gain; "
         f"{ledger['accepted_share']:.1%} of all external rows were let in."
     )
     if "harm" in ledger:
         parts.append(
             f"An external row takes {ledger['harm']:.2f} of what an internal row moves on average"
-            + (f", and the better half of the slices carries {ledger['residual_harm']:.0%} of that." if ledger["harm"] > 0 else ".")
+            + (
+                f"; the half of the slices with the better gains still does {ledger['residual_harm']:.0%} of that"
+                if ledger["harm"] > 0
+                else ""
+            )
+            + "."
         )
+    parts.append(
+        "The gain network learns from internal rows and those let in, and is the one that predicts; the vanilla network never sees an "
+        "external row, but for what copies of the gain network bring."
+    )
     return " ".join(parts)
 
 
@@ -154,9 +184,26 @@ def _name(one: Record) -> str:
     return f"{name} ({one['slice']})"
 
 
-def _gain(gain: float | None) -> str:
-    """As short as it says something: gains of one estimator are shares, of another differences of losses."""
-    return "\u2013" if gain is None else f"{gain:+.3f}" if abs(gain) >= 0.01 or not gain else f"{gain:+.1e}"
+def _is_share(ledger: Record) -> bool:
+    """Of ``ledger`` and ``grad``: gains of other estimators are differences of losses, and tell nothing of purity."""
+    return "harm" in ledger
+
+
+def _zero(ledger: Record) -> str:
+    return "as good as an unseen internal row" if _is_share(ledger) else "no change of the loss"
+
+
+def _meaning(ledger: Record) -> str:
+    if not _is_share(ledger):
+        return "Gain: by how much the loss on held-out internal rows is lower with the slice than without"
+    return (
+        "Gain: how far a row moves the network the way internal rows do, as a share of what one of those moves, less what an unseen "
+        "internal row with such a label does; 0 is as good as that, and rows that are trained on lie a little below"
+    )
+
+
+def _gain(gain: float | None, is_share: bool) -> str:
+    return "\u2013" if gain is None else f"{gain:+.3f}" if is_share else f"{gain:+.1e}"
 
 
 def _now(weight: float) -> str:

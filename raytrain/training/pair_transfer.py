@@ -134,6 +134,8 @@ class PairTransfer:
             "accepted": report.accepted[largest].tolist(),
             "weight": report.weight[largest].tolist(),
         }
+        if self._judge.bars:
+            record["max_surprise"] = self._model.gain.max_surprise
         if self._watcher is not None and self._model.gain.watcher is not None:
             seen_beside = self._watcher.report()
             record |= {"watcher": self._model.gain.watcher.estimator, "watcher_gain": _known(seen_beside.gain[largest])}
@@ -183,8 +185,8 @@ class PairTransfer:
         return "Their rows count less in the gain network." if soft else "Their rows are left out of the gain network."
 
     def _hurting(self, report: LedgerReport) -> Tensor:
-        """bool [S]: slices seen often enough whose gain is below what harm lies below."""
-        return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold)
+        """bool [S]: slices seen often enough whose gain is below what harm lies below, those aside that surprise."""
+        return (report.volume >= self._model.gain.min_rows) & (report.gain < report.harm_threshold) & ~report.barred
 
     @torch.no_grad()
     def _start(self) -> None:

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,11 +38,17 @@ _AMOUNT_HINT = (
 )
 
 
-def write_report(storage: Storage, result: dict[str, Any], records: list[dict[str, Any]], baselines: Sequence[dict[str, Any]] = ()) -> None:
+def write_report(
+    storage: Storage,
+    result: dict[str, Any],
+    records: list[dict[str, Any]],
+    baselines: Sequence[dict[str, Any]] = (),
+    histories: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     """Writes report.html into the run directory.
 
-    result, baselines: as in result.json. records: as in metrics.jsonl; a model without steps has no curves.
-    config.yaml is read from the run directory where there is one.
+    result, baselines: as in result.json. records: as in metrics.jsonl; a model without steps has no curves. histories: domain -> events,
+    of each history that rows were read with. config.yaml is read from the run directory where there is one.
     """
     target = next(iter(result["test"]), None)
     metrics = result["test"][target] if target else {}
@@ -62,7 +69,7 @@ def write_report(storage: Storage, result: dict[str, Any], records: list[dict[st
             charts=charts(records, result.get("best_step")),
             ledger=ledger_table(result["model_logs"].get("gain")),
             rows=_rows(result),
-            facts=_facts(result),
+            facts=_facts(result, histories),
             command=masked(f"raytrain train {shlex.quote(storage.join('config.yaml'))} run.name=null"),
             plan=masked(plan),
             config=masked(storage.read_text("config.yaml")) if storage.exists("config.yaml") else "",
@@ -211,7 +218,7 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(result: Mapping[str, Any], histories: Mapping[str, int]) -> list[tuple[str, str]]:
     facts = [
         ("Seed", str(result["seed"])),
         ("Workers", str(result["world_size"])),
@@ -220,6 +227,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Peak memory", ", ".join(f"{mib:,.0f}" for mib in result["peak_rss_mib"]) + " MiB, one figure a worker"),
         ("Wall time", str(timedelta(seconds=round(result["wall_s"])))),
     ]
+    if histories:
+        read = ", ".join(f"{num_events:,} events of {domain}" for domain, num_events in histories.items())
+        facts.insert(1, ("Histories", f"{read}; of each a row reads what lies before it"))
     restarts = [f"step {start['step']:,} on {start['world_size']} worker(s)" for start in result.get("starts", [])[1:]]
     if restarts:
         facts.insert(2, ("Went on from", ", ".join(restarts)))

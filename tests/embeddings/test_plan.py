@@ -67,10 +67,10 @@ def test_a_billion_rows_on_64_workers() -> None:
 def test_description_is_aligned_and_totals_the_ranks() -> None:
     tables = [TableConfig("item", 3 * 2**18, 4), TableConfig("user", 2**18, 4)]
     assert describe(plan_tables(tables, "sgd", 2, "table_wise")).splitlines() == [
-        "table       rows  dim  sharding    ranks  MiB per rank",
-        "item     786,432    4  table_wise  0             12.00",
-        "user     262,144    4  table_wise  1              4.00",
-        "all    1,048,576                   0-1      4.00-12.00",
+        "table       rows  dim  sharding    on ranks  MiB per rank",
+        "item     786,432    4  table_wise  0                12.00",
+        "user     262,144    4  table_wise  1                 4.00",
+        "all    1,048,576                   0-1         4.00-12.00",
     ]
 
 

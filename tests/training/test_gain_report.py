@@ -4,7 +4,7 @@ from typing import Any
 
 from raytrain.training.figures import figure
 from raytrain.training.gain_log import last_ledger
-from raytrain.training.gain_report import MAX_ROWS, draw_accepted, draw_gain, ledger_table
+from raytrain.training.gain_report import MAX_ROWS, draw_accepted, draw_gain, draw_surprise, is_surprise_known, ledger_table
 from raytrain.training.progress import MAX_BOARD_SLICES, scalars
 
 
@@ -84,12 +84,41 @@ def test_a_long_run_draws_some_of_its_records_and_the_last() -> None:
     assert axes.lines[-1].get_ydata().tolist() == [0.5]
 
 
+def test_surprise_is_drawn_where_it_decides() -> None:
+    known = ledger_of(2) | {"surprise": [0.1, None], "max_surprise": 0.25}
+    assert is_surprise_known(known)
+    assert not is_surprise_known(ledger_of(2) | {"max_surprise": 0.25}), "nothing is known yet"
+    assert not is_surprise_known(ledger_of(2) | {"surprise": [0.1, 0.2]}), "nothing is kept out for it"
+    axes = figure().axes[0]
+    draw_surprise(axes, [known, known | {"step": 20}], 10.0)
+    limit, line = axes.lines
+    assert limit.get_ydata() == [0.25, 0.25]
+    assert line.get_xydata().tolist() == [[1.0, 0.1], [2.0, 0.1]]
+
+
 def test_the_table_ends_and_says_what_it_leaves_out() -> None:
     num_slices = MAX_ROWS + 5
-    ledger = last_ledger([ledger_of(num_slices)]) | {"name": [None] * (num_slices - 1) + ["x" * 50]}
+    ledger = last_ledger([ledger_of(num_slices) | {"harm": 0.0}]) | {"name": [None] * (num_slices - 1) + ["x" * 50]}
     table = ledger_table(ledger)
     assert table is not None
     assert len(table["rows"]) == MAX_ROWS
     assert table["rows"][0]["cells"][:2] == ["x" * 39 + f"\u2026 ({num_slices})", f"-0.{num_slices}0"]
     assert table["rows"][1]["cells"][0] == str(num_slices - 1)
     assert f"There are {num_slices}; the {MAX_ROWS} worst are shown." in table["note"]
+
+
+def test_gains_are_shares_or_losses_and_written_as_such() -> None:
+    for harm, text, meaning in (({"harm": 0.0}, "-0.010", "0 is as good as that"), ({}, "-1.0e-02", "the loss on held-out internal rows")):
+        table = ledger_table(last_ledger([ledger_of(1) | harm]) | {"name": [None]})
+        assert table is not None
+        assert table["rows"][0]["cells"][1] == text
+        assert meaning in table["note"]
+
+
+def test_what_surprises_most_is_listed_first_whatever_its_gain() -> None:
+    known = {"gain": [-0.9, 0.5, 0.1], "surprise": [0.0, 0.4, 0.9], "barred": [False, True, True], "num_barred": 2, "max_surprise": 0.25}
+    table = ledger_table(last_ledger([ledger_of(3) | known]) | {"name": [None] * 3})
+    assert table is not None
+    assert [row["cells"][0] for row in table["rows"]] == ["3", "2", "1"]
+    assert [row["now"] for row in table["rows"]] == ["left out, surprising", "left out, surprising", "let in"]
+    assert "Left out whatever their gain: 2, whose surprise is above 0.25" in table["note"]

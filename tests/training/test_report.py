@@ -232,8 +232,9 @@ def amounts(gini: float, ratio: float = 0.9) -> dict[str, float]:
 def ledger(step: int) -> dict[str, Any]:
     """Slice 3 hurts and was let in for 10 of its rows at first; nothing is known of slice 7 yet."""
     columns = {"slice": [3, 7], "gain": [-0.5, None], "surprise": [0.123, None], "barred": [True, False], "weight": [0.0, 1.0]}
-    columns |= {"accepted_share": 0.04, "volume": [step * 1.0, 4.0], "accepted": [10.0, 4.0]}
-    figures = {"threshold": -0.3, "entry_threshold": -0.25, "num_slices": 2, "num_accepted": 1, "num_hurting": 1, "num_barred": 1}
+    columns |= {"volume": [step * 1.0, 4.0], "accepted": [10.0, 4.0]}
+    figures = {"threshold": -0.3, "entry_threshold": -0.25, "num_slices": 2, "num_accepted": 1, "num_hurting": 1}
+    figures |= {"num_barred": 1, "max_surprise": 0.1, "accepted_share": 0.04}
     return {"kind": "gain", "step": step} | figures | columns | {"harm": 0.2, "residual_harm": 0.1}
 
 
@@ -246,7 +247,7 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
     logs = {"gain": last_ledger([ledger(200), ledger(300)]) | {"name": ["Gift <bags>", None]}}
     metrics = amounts(0.81) | {"vanilla_norm_gini": 0.78, "vanilla_total_ratio": 0.95}
     text, parsed = page(tmp_path, result("adsnet", metrics, **steps(), model_logs=logs), found, baselines)
-    for title in ("Loss", "Validation Gini and Spearman", "Gain by slice", "External rows let in"):
+    for title in ("Loss", "Validation Gini and Spearman", "Gain by slice", "Surprise by slice", "External rows let in"):
         assert f"<figcaption>{title}<" in text
     assert "step 200, Gini 0.8000, Spearman 0.5000" in text
     assert "In Gini that is 0.0200 ahead of the best baseline, spend" in text
@@ -257,7 +258,7 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
     assert "1.0200" in parsed.best
     assert parsed.row_of("Gift <bags> (3)") == ["Gift <bags> (3)", "-0.500", "+0.123", "300", "3%", "0%", "\u2717 left out, surprising"]
     assert parsed.row_of("7")[1:] == ["\u2013", "\u2013", "4", "100%", "\u2013", "\u2713 let in"]
-    assert "1 of 2 slices are let in, 1 hurt; 4.0% of all external rows were let in" in text
-    assert "Left out whatever their gain: 1, whose surprise" in text
+    assert "1 of 2 slices are let in, 1 hurt by their gain; 4.0% of all external rows were let in" in text
+    assert "Left out whatever their gain: 1, whose surprise is above 0.1" in text
     assert "-0.25 or more is let in, and stays in down to -0.3" in text
-    assert "the better half of the slices carries 10% of that" in text
+    assert "the half of the slices with the better gains still does 10% of that" in text

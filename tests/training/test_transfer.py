@@ -261,18 +261,18 @@ def test_slices_that_harm_end_up_below_those_that_help(tmp_path: Path) -> None:
     assert np.mean(bad) < np.mean(good)
     assert 0 < last["accepted_share"] < 1
     assert sum(last["volume"]) == outcome.rows_trained["external"] - 20 * 240
+    barred = {number: last["surprise"][place] for place, number in enumerate(last["slice"]) if last["barred"][place]}
     [warning] = [record["text"] for record in session.records if record["kind"] == "warning" and "hurt" in record["text"]]
-    worst = min(gains, key=lambda number: gains[number])
+    worst = min(gains.keys() - barred.keys(), key=lambda number: gains[number])
     assert f": shop {worst} ({gains[worst]:+.2f})" in warning, "worst first, by name"
     [warning] = [record["text"] for record in session.records if record["kind"] == "warning" and "whatever their gain" in record["text"]]
-    barred = {number: last["surprise"][place] for place, number in enumerate(last["slice"]) if last["barred"][place]}
     worst = max(barred, key=lambda number: barred[number])
     assert set(barred) <= harmful
     assert last["num_barred"] == len(barred) > 0
     assert f"{len(barred)} of 8 slices" in warning
     assert f": shop {worst} ({barred[worst]:+.2f})" in warning
     assert "raise model.gain.max_surprise" in warning
-    assert last["num_hurting"] == sum(gain < last["harm_threshold"] for gain in gains.values())
+    assert last["num_hurting"] == sum(gains[number] < last["harm_threshold"] for number in gains.keys() - barred.keys())
     assert 2 * -0.05 <= last["harm_threshold"] == last["threshold"] < last["entry_threshold"]
     spec_of_test = scoring_spec(job, load_contract(path), "internal", "test", ())
     kept: list[set[str]] = []

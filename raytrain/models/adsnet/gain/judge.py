@@ -32,6 +32,11 @@ class GainJudge:
         """Whether ``weigh`` needs the probe at this step; the same on every rank."""
         return self._estimator.wants_probe(step)
 
+    @property
+    def bars(self) -> bool:
+        """Whether slices are kept out for their surprise."""
+        return self._ledger.bars
+
     def weigh(self, pair: PseudoSiamese, rows: JudgedRows, probe: JudgedRows | None, reduce: Reduce) -> Tensor:
         """What each row counts in this step's loss, [B], 1 on internal rows; the ledger has taken the step's rows in. A collective."""
         gains = self._estimator.estimate(pair, rows, probe, reduce)

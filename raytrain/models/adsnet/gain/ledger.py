@@ -29,7 +29,7 @@ PURITY_DECAY = 0.999
 SPREAD = 0.075
 """How far below the mean of what is let in good slices lie by luck: a tau that asks for more leaves room for that much."""
 LOSS_LOOKS = 10.0
-"""Looks at held-out rows after which their losses have faded to 1 / e: a network learns, and a longer memory would take that for surprise."""
+"""Looks at held-out rows after which their losses fade to 1 / e: a network learns, which a longer memory would take for surprise."""
 LUCK = 2.0
 """By how much a single row's loss lies off by luck, in mean distances of held-out ones: one and a half standard deviations."""
 MIX_DOUBT = 3.0
@@ -75,7 +75,8 @@ class GainLedger:
         """``label_edges``: of the classes of labels in which gains are compared with held-out rows'."""
         self._section, self._is_scaled = section, is_scaled
         self._compares = is_scaled and section.reference == "held_out"
-        self._bars = self._compares and section.estimator == "ledger" and section.max_surprise is not None
+        self.bars = self._compares and section.estimator == "ledger" and section.max_surprise is not None
+        """Whether slices are kept out for their surprise"""
         # As old as the slices' own means: both move with what is let in.
         decays = {"gain": section.decay**section.refresh_steps, "loss": math.exp(-1 / LOSS_LOOKS)}
         self._references = {name: Reference(label_edges, decay, device) for name, decay in decays.items()}
@@ -185,7 +186,7 @@ class GainLedger:
         state = self._state
         # In units of the moment, as gains are. No spread is known before the second look.
         spread = self._references["loss"].spread()
-        left_out = torch.where((rows > 0) & (spread > 0) & self._bars, 1.0 - state["let_in"], 0.0)
+        left_out = torch.where((rows > 0) & (spread > 0) & self.bars, 1.0 - state["let_in"], 0.0)
         kept = torch.where(left_out > 0, self._section.decay, 1.0)
         state["excess"] = kept * state["excess"] + torch.where(left_out > 0, left_out * excess / spread, 0.0)
         state["excess_rows"] = kept * state["excess_rows"] + left_out * rows
@@ -230,7 +231,7 @@ class GainLedger:
     def _decide(self, thresholds: Tensor) -> Tensor:
         state = self._state
         judged = (state["volume"] >= self._section.min_rows) & (state["rows"] > 0)
-        if self._bars:
+        if self.bars:
             judged &= (state["excess_rows"] > 0) & (state["excess_rows"] >= self._section.min_rows) & ~self._barred()
         stays, enters, _ = thresholds
         return torch.where(judged, acceptance(self.gains(), self._section, enters + (stays - enters) * state["let_in"]), 0.0)
