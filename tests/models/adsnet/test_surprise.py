@@ -71,6 +71,14 @@ def test_surprise_bars_nothing_where_slices_are_not_judged_by_it(options) -> Non
     assert ledger.surprise().isnan().item() != judged
 
 
+def test_a_slice_that_counts_nearly_whole_keeps_what_was_known_of_it() -> None:
+    section = GainSection(decay=0.9, min_rows=5, tau=-0.1, tau_steps=0, weights="soft", temperature=0.01)
+    ledger, rows = surprised(section, 1), rows_of([0] * 10, num_internal=1)
+    for _ in range(200):
+        put(ledger, rows, [1.0] + [0.2] * 10, loss=[2.0] + [2.0] * 10)
+    assert ledger.weights().item() > 0.99
+
+
 def test_a_few_rows_surprise_by_luck() -> None:
     """Four rows' mean lies up to 1 above the limit, a hundred's up to 0.2."""
     for num_rows, surprise, barred in ((4, 1.2, False), (4, 1.3, True), (100, 0.4, False), (100, 0.5, True)):

@@ -187,7 +187,8 @@ class GainLedger:
         # In units of the moment, as gains are. No spread is known before the second look.
         spread = self._references["loss"].spread()
         left_out = torch.where((rows > 0) & (spread > 0) & self.bars, 1.0 - state["let_in"], 0.0)
-        kept = torch.where(left_out > 0, self._section.decay, 1.0)
+        # Evidence fades as far as more comes: a slice that counts nearly whole keeps what was known of it.
+        kept = 1.0 - (1.0 - self._section.decay) * left_out
         state["excess"] = kept * state["excess"] + torch.where(left_out > 0, left_out * excess / spread, 0.0)
         state["excess_rows"] = kept * state["excess_rows"] + left_out * rows
 
