@@ -76,7 +76,7 @@ def test_a_slice_that_counts_nearly_whole_keeps_what_was_known_of_it() -> None:
     ledger, rows = surprised(section, 1), rows_of([0] * 10, num_internal=1)
     for _ in range(200):
         put(ledger, rows, [1.0] + [0.2] * 10, loss=[2.0] + [2.0] * 10)
-    assert ledger.weights().item() > 0.99
+        assert ledger.weights().item() > 0.99
 
 
 def test_a_few_rows_surprise_by_luck() -> None:
