@@ -7,8 +7,10 @@ The same command goes on where it was ended: a finished stage is kept, an interr
 of its own under ``<output>/stages/``, and can be scored like any other.
 """
 
-from collections.abc import Sequence
-from datetime import date
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -17,10 +19,11 @@ from rich.table import Table
 from pipelines.roll_config import REFERENCE, Roll, load_roll
 from pipelines.roll_lease import Lease
 from pipelines.roll_report import write_roll_report
-from pipelines.roll_run import Outcome, RollRunner, Train, last_day, states
+from pipelines.roll_run import Outcome, RollRunner, last_day, states
 from pipelines.roll_scores import score_late_days
 from pipelines.roll_stage import RollPlan, plan_roll
 from pipelines.roll_store import RollStore
+from pipelines.runs import OwnProcess, Runs, Train
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
@@ -41,7 +44,7 @@ def run_roll(
     Args:
         first, last: days to serve, both included; None takes the calendar's.
         arms: of the file, beside the chain itself; none takes all of them.
-        train: trains one stage; ``raytrain.run.train`` when None.
+        train: trains one stage after the other; ``raytrain.run.train`` when None, several at one time where there is room.
 
     Returns:
         The content of roll.json. Stages that failed, or were left out for it, are listed under ``failed``.
@@ -54,19 +57,22 @@ def run_roll(
     plans = {name: plan_roll(name, roll, first, last) for name, roll in rolls.items()}
     full, contract = rolls[REFERENCE], plans[REFERENCE].contract
     store = RollStore(full.directory)
-    outcomes: dict[str, list[Outcome]] = {}
+    started = time.monotonic()
     with Lease(store.storage) as lease:
-        done: dict[str, Outcome] = {}
-        for name, plan in plans.items():
-            runner = RollRunner(store, rolls[name].calendar, contract, console, train or _train, done)
-            console.print(_announced(name, plan, store, console), highlight=False)
-            outcomes[name] = runner.run(plan.stages, lease)
-            broken = _weekly_failures(rolls[name], outcomes[name])
-            if broken:
-                days = [outcome.planned.stage.day for outcome in broken]
+        due = {planned.name: planned.job for plan in plans.values() for planned in plan.stages if not store.is_finished(planned)}
+        with _runs(list(due.values()), full.max_concurrent, train, console) as runs:
+            runner = RollRunner(store, contract, console, runs)
+            for name, plan in plans.items():
+                console.print(_announced(name, plan, store), highlight=False)
+            runner.run(plans.values(), lease)
+            outcomes = {name: runner.of(plan) for name, plan in plans.items()}
+            broken = {name: found for name in plans if (found := _weekly_failures(rolls[name], outcomes[name]))}
+            for name, found in broken.items():
+                days = [outcome.planned.stage.day for outcome in found]
                 console.print(f"arm {name}: {', '.join(map(str, days))} are served from the weekly models before", style="yellow")
-                again = runner.run(plan_roll(name, rolls[name], first, last, days).stages, lease)
-                outcomes[name] = [*again, *broken]
+                again = plan_roll(name, rolls[name], first, last, days)
+                runner.run([again], lease)
+                outcomes[name] = [*runner.of(again), *found]
         score_late_days(store, contract, [outcome for found in outcomes.values() for outcome in found], console)
         lease.check()
         result = write_roll_report(store, full, contract, outcomes, plans, console)
@@ -74,7 +80,7 @@ def run_roll(
     counts = states(list({outcome.planned.name: outcome for found in outcomes.values() for outcome in found}.values()))
     console.print(
         f"{counts['finished']} stages finished, {counts['failed']} failed, {counts['blocked']} left out; "
-        f"wrote {masked(store.storage.join('roll.html'))}",
+        f"wrote {masked(store.storage.join('roll.html'))}, {timedelta(seconds=round(time.monotonic() - started))} since the beginning",
         highlight=False,
     )
     return result
@@ -132,11 +138,26 @@ def num_rows(contract: Contract, job: JobConfig) -> int:
     return sum(split.num_rows for day, split in days.items() if span.start <= date.fromisoformat(day) < span.stop)
 
 
-def _announced(name: str, plan: RollPlan, store: RollStore, console: Console) -> str:
+def _announced(name: str, plan: RollPlan, store: RollStore) -> str:
     counts = {kind: sum(planned.stage.kind == kind for planned in plan.stages) for kind in ("tpm", "cpm", "actr")}
     num_done = sum(store.is_finished(planned) for planned in plan.stages)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     return f"arm {name}: {len(plan.stages)} stages ({listed}), {num_done} finished earlier"
+
+
+@contextmanager
+def _runs(jobs: list[JobConfig], asked: int | None, train: Train | None, console: Console) -> Iterator[Runs]:
+    """Where ``jobs`` are trained: in processes of one Ray instance where several have room, else in this one."""
+    pool = None
+    if train is None and asked != 1 and len(jobs) > 1:
+        from pipelines.run_pool import pool_of
+
+        pool = pool_of(jobs, asked, "stage", console)
+    if pool is None:
+        yield OwnProcess(train or _train, console)
+        return
+    with pool:
+        yield pool
 
 
 def _train(job: JobConfig, console: Console, resume: bool) -> dict[str, Any]:

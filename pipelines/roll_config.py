@@ -106,6 +106,9 @@ class Roll(Section):
     arms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Name -> overrides of this file, such as [calendar.cpm=null]. Rolled beside the chain itself and compared with it; stages that
     arms have in common run once."""
+    max_concurrent: PositiveInt | None = None
+    """Stages at one time, of all arms, where none is made from another; null: as many as the cluster has room for. In_process stages are
+    spread over its processes, a core each unless scaling.threads_per_worker says more."""
     forgetting: Forgetting = Forgetting()
     num_resamples: PositiveInt = 1000
 

@@ -1,7 +1,7 @@
 """Runs the stages of a roll that are due, days in order; what is finished is never run twice."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
@@ -9,17 +9,16 @@ from typing import Any, Literal
 from rich.console import Console
 
 from pipelines.roll_config import Calendar
-from pipelines.roll_lease import Lease, LeaseLostError
-from pipelines.roll_stage import PlannedStage
+from pipelines.roll_lease import Lease
+from pipelines.roll_stage import PlannedStage, RollPlan
 from pipelines.roll_store import Manifest, RollStore, data_hashes, schema_hash
-from raytrain.config import CONFIG_FILE, JobConfig
+from pipelines.runs import Runs
+from raytrain.config import CONFIG_FILE
 from raytrain.data.contract import CONTRACT_FILE, Contract, load_contract
 from raytrain.data.days import contract_of
 from raytrain.errors import RaytrainError, RunError
 from raytrain.storage import masked
 
-Train = Callable[[JobConfig, Console, bool], dict[str, Any]]
-"""(job, console, whether to go on with a run of that name) -> result"""
 State = Literal["finished", "failed", "blocked"]
 RESULT_KEYS = ("rows_trained", "rows_quarantined", "num_steps", "train_samples_per_s", "wall_s", "best_checkpoint", "test", "starts")
 
@@ -37,30 +36,69 @@ class Outcome:
 
 
 @dataclass
+class _Running:
+    planned: PlannedStage
+    started: float
+
+
+@dataclass
 class RollRunner:
     """Runs stages into a store."""
 
     store: RollStore
-    calendar: Calendar
     contract: Contract
     console: Console
-    train: Train
+    runs: Runs
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _calendars: dict[str, Calendar] = field(default_factory=dict)
+    """Name of a stage -> calendar of the first arm that has it"""
 
-    def run(self, stages: Sequence[PlannedStage], lease: Lease) -> list[Outcome]:
-        """Every stage in turn; one that fails stops only what is made from it.
+    def run(self, plans: Iterable[RollPlan], lease: Lease) -> None:
+        """Every stage of every arm once, in order where there is no room for more; one that fails stops only what is made from it.
 
         Raises:
             LeaseLostError: another roll has taken the directory over; nothing is written after it has.
         """
-        left = [planned for planned in stages if planned.name not in self.outcomes]
-        for number, planned in enumerate(left, 1):
+        left: dict[str, PlannedStage] = {}
+        for plan in plans:
+            for planned in plan.stages:
+                if planned.name not in self.outcomes and planned.name not in left:
+                    left[planned.name] = planned
+                    self._calendars[planned.name] = plan.calendar
+        num_stages = len(left)
+        running: dict[str, _Running] = {}
+        while left or running:
             lease.check()
-            place = f"stage {number} of {len(left)}"
-            self.outcomes[planned.name] = self._stage(planned, lease, place, self._time_left(left[number - 1 :]))
-        return [self.outcomes[planned.name] for planned in stages]
+            while len(running) < self.runs.room and (ready := self._ready(left.values())):
+                # Room for one more: what is finished, or cannot be, takes none.
+                del left[ready.name]
+                outcome = self._settled(ready)
+                if outcome is None:
+                    place = f"stage {num_stages - len(left)} of {num_stages}"
+                    time_left = self._time_left([ready, *left.values(), *(other.planned for other in running.values())])
+                    self.console.print(f"[bold]{place}: {ready.name}[/bold]  {described(ready)}  {time_left}", highlight=False)
+                    running[ready.name] = _Running(ready, time.monotonic())
+                    outcome = self._begun(ready)
+                if outcome is not None:
+                    running.pop(ready.name, None)
+                    self.outcomes[ready.name] = outcome
+            ended = self.runs.next() if running else None
+            if ended is not None:
+                # Training takes long: whoever has taken the directory over since is the one to write.
+                lease.check()
+                name, result = ended
+                self.outcomes[name] = self._ended(running.pop(name), result)
 
-    def _stage(self, planned: PlannedStage, lease: Lease, place: str, left: str) -> Outcome:
+    def of(self, plan: RollPlan) -> list[Outcome]:
+        """How the stages of an arm ended."""
+        return [self.outcomes[planned.name] for planned in plan.stages]
+
+    def _ready(self, left: Iterable[PlannedStage]) -> PlannedStage | None:
+        """The first one whose parents have ended, whatever way."""
+        return next((planned for planned in left if all(parent.name in self.outcomes for parent in planned.parents)), None)
+
+    def _settled(self, planned: PlannedStage) -> Outcome | None:
+        """How a stage that is not to be trained ends; None for one that is."""
         broken = [parent.name for parent in planned.parents if self.outcomes[parent.name].state != "finished"]
         if broken:
             error = f"needs {', '.join(broken)}"
@@ -70,23 +108,35 @@ class RollRunner:
             read = self.store.read(planned.name)
             if read is not None:
                 self._check_data(planned, read[0])
-                self.store.parents(planned)
-                return Outcome(planned, "finished", read[0])
-            self._check_age(planned)
+            else:
+                self._check_age(planned)
             self.store.parents(planned)
-            self.console.print(f"[bold]{place}: {planned.name}[/bold]  {described(planned)}  {left}", highlight=False)
-            started = time.monotonic()
-            result = self.train(planned.job, self.console, self._can_go_on(planned))
-            # Training takes long: whoever has taken the directory over since is the one to write.
-            lease.check()
+        except Exception as err:  # As below.
+            return self._failed(planned, err)
+        return Outcome(planned, "finished", read[0]) if read is not None else None
+
+    def _begun(self, planned: PlannedStage) -> Outcome | None:
+        """None where training has begun."""
+        try:
+            self.runs.begin(planned.name, planned.job, self._can_go_on(planned))
+        except Exception as err:  # As below.
+            return self._failed(planned, err)
+        return None
+
+    def _ended(self, running: _Running, result: dict[str, Any] | Exception) -> Outcome:
+        planned, ran_s = running.planned, time.monotonic() - running.started
+        if isinstance(result, Exception):
+            return self._failed(planned, result)
+        try:
             manifest = self.store.commit(planned, self.contract, {key: result[key] for key in RESULT_KEYS if key in result})
-            return Outcome(planned, "finished", manifest, ran_s=time.monotonic() - started)
-        except LeaseLostError:
-            raise
         except Exception as err:  # One stage's failure, of whatever kind, must not cost those that are not made from it.
-            error = masked(str(err) if isinstance(err, RaytrainError) else f"{type(err).__name__}: {err}")
-            self.console.print(f"{planned.name} failed: {error}", style="red", markup=False, highlight=False)
-            return Outcome(planned, "failed", error=error)
+            return self._failed(planned, err)
+        return Outcome(planned, "finished", manifest, ran_s=ran_s)
+
+    def _failed(self, planned: PlannedStage, err: Exception) -> Outcome:
+        error = masked(str(err) if isinstance(err, RaytrainError) else f"{type(err).__name__}: {err}")
+        self.console.print(f"{planned.name} failed: {error}", style="red", markup=False, highlight=False)
+        return Outcome(planned, "failed", error=error)
 
     def _can_go_on(self, planned: PlannedStage) -> bool:
         """Whether the stage was begun on the rows that there are now; one that was begun on others is deleted."""
@@ -106,7 +156,7 @@ class RollRunner:
                 f"A chain goes on with the tables and features it was begun with. Received: {planned.job.data.path}, whose tables or "
                 f"features are not those that {planned.name} was trained with. Prepare the data set as it was, or set another output."
             )
-        if self.calendar.changed_data == "keep":
+        if self._calendars[planned.name].changed_data == "keep":
             return
         now = data_hashes(self.contract, planned)
         changed = sorted(day for day in {**manifest.data, **now} if manifest.data.get(day) != now.get(day))
@@ -121,11 +171,12 @@ class RollRunner:
         """Raises RunError, or warns, where a parent is too old for the day that is served."""
         if planned.stage.kind != "actr":
             return
-        for newest, days in _limits(self.calendar, planned):
+        calendar = self._calendars[planned.name]
+        for newest, days in _limits(calendar, planned):
             age = (planned.stage.day - newest.day).days
             if age > days:
                 text = f"{planned.name} would be made from {newest.name}, {age} days old, calendar.{newest.kind}.max_age_days={days}"
-                if self.calendar.stale == "stop":
+                if calendar.stale == "stop":
                     raise RunError(f"A parent may not be stale. Received: {text}. Roll what is due, raise it, or set calendar.stale=warn.")
                 self.console.print(f"warning: {text}", style="yellow", highlight=False)
 
@@ -141,7 +192,7 @@ class RollRunner:
         left_s = 0.0
         for planned in left:
             of_kind = ran.get(planned.stage.kind, known)
-            left_s += sum(of_kind) / len(of_kind)
+            left_s += sum(of_kind) / len(of_kind) / self.runs.room
         return f"about {int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d} left"
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.roll_calendar import Chain, Days, Stage, in_order
-from pipelines.roll_config import Kind, Roll
+from pipelines.roll_config import Calendar, Kind, Roll
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, load_contract
 from raytrain.ecdctr_config import EcdctrModel
@@ -51,6 +51,7 @@ class RollPlan:
     """What the roll of one arm consists of, parents first."""
 
     arm: str
+    calendar: Calendar
     stages: tuple[PlannedStage, ...]
     contract: Contract
     natural: str
@@ -82,7 +83,7 @@ def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None
     for stage in in_order(chain.served(first, last)):
         parents = tuple(planned[parent] for parent in stage.parents)
         planned[stage] = PlannedStage(stage, _job(roll, stage, parents, contract, natural), parents)
-    return RollPlan(arm, tuple(planned.values()), contract, natural, first)
+    return RollPlan(arm, calendar, tuple(planned.values()), contract, natural, first)
 
 
 def _job(roll: Roll, stage: Stage, parents: tuple[PlannedStage, ...], contract: Contract, natural: str) -> JobConfig:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from raytrain.config import JobConfig
@@ -96,6 +96,24 @@ def needs_of(job: JobConfig, num_training_streams: int) -> Needs:
     return Needs(
         scaling.min_workers, scaling.cpus_per_worker, num_training_streams + 1, cpus_per_read_task, num_gpus, scaling.wait_for_nodes_s
     )
+
+
+def needs_beside_others(job: JobConfig) -> Needs:
+    """What a run keeps busy as one of several; in a process of its own it takes as many cores as it has threads, 1 unless it says."""
+    if job.scaling.in_process:
+        return Needs(1, float(job.scaling.threads_per_worker or 1), 0, 0.0)
+    return needs_of(job, num_training_streams(job))
+
+
+def beside_others(job: JobConfig) -> JobConfig:
+    """``job`` as one of several: in a process of its own it has one thread unless it says more. Each on all cores would have their
+    threads wait for one another."""
+    threads = job.scaling.threads_per_worker or (1 if job.scaling.in_process else None)
+    return job.model_copy(update={"scaling": job.scaling.model_copy(update={"threads_per_worker": threads})})
+
+
+def largest(needs: Iterable[Needs]) -> Needs:
+    return max(needs, key=lambda one: (one.num_gpus, one.total))
 
 
 def num_training_streams(job: JobConfig) -> int:

@@ -10,10 +10,10 @@ from raytrain.data.contract import Contract
 from raytrain.data.days import contract_of
 from raytrain.errors import ConfigError
 from raytrain.models.declared import DECLARED
-from raytrain.resources import Needs
+from raytrain.resources import Needs, beside_others, needs_beside_others
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
-from tuning.plan import SweepPlan, Task, needs_of_trial
+from tuning.plan import SweepPlan, Task
 from tuning.space import Params, overrides_of
 from tuning.sweep_config import Sweep
 
@@ -43,7 +43,7 @@ class JobPlan(SweepPlan):
             )
 
     def check(self, overrides: Sequence[str]) -> Needs:
-        return needs_of_trial(self._job(overrides))
+        return needs_beside_others(self._job(overrides))
 
     @property
     def contract(self) -> Contract:
@@ -74,10 +74,7 @@ class JobPlan(SweepPlan):
             job = self._job((*overrides_of(params), f"seed={seed}"))
             run = job.run.model_copy(update={"name": f"{name}-seed{seed}", "storage_path": storage.join("runs"), "tensorboard": False})
             data = job.data.model_copy(update={"path": Storage(job.data.path).uri})
-            # Trials share the machine: each on all cores would have their threads wait for one another.
-            threads = job.scaling.threads_per_worker or (1 if job.scaling.in_process else None)
-            scaling = job.scaling.model_copy(update={"threads_per_worker": threads})
-            changed = job.model_copy(update={"run": run, "data": data, "scaling": scaling})
+            changed = beside_others(job).model_copy(update={"run": run, "data": data})
             tasks.append({"kind": self.kind, "job": changed.model_dump(mode="json")})
         return tasks
 

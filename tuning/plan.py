@@ -4,15 +4,14 @@ A trial is one task a seed: a mapping that its process takes (``tuning.tasks``).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
-from raytrain.resources import Needs, needs_of, num_training_streams
+from raytrain.resources import Needs, largest
 from raytrain.settings import with_overrides
 from raytrain.storage import Storage
 from tuning.space import Params, overrides_of, points_to_check
@@ -133,17 +132,6 @@ class SweepPlan(ABC):
 
     def with_overrides(self, overrides: Sequence[str]) -> dict[str, Any]:
         return with_overrides(self._values, (*self.sweep.overrides, *overrides))
-
-
-def needs_of_trial(job: JobConfig) -> Needs:
-    """What a run keeps busy as one of several; in a trial's own process it takes as many cores as it has threads, 1 unless it says."""
-    if job.scaling.in_process:
-        return Needs(1, float(job.scaling.threads_per_worker or 1), 0, 0.0)
-    return needs_of(job, num_training_streams(job))
-
-
-def largest(needs: Iterable[Needs]) -> Needs:
-    return max(needs, key=lambda one: (one.num_gpus, one.total))
 
 
 def key_of(override: str) -> str:

@@ -9,10 +9,10 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
 from raytrain.metrics.bootstrap import CLICK_METRICS
-from raytrain.resources import Needs
+from raytrain.resources import Needs, largest, needs_beside_others
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
-from tuning.plan import SweepPlan, Task, largest, needs_of_trial
+from tuning.plan import SweepPlan, Task
 from tuning.space import Params, overrides_of
 from tuning.sweep_config import Sweep
 
@@ -42,7 +42,7 @@ class RollSweepPlan(SweepPlan):
         """Of the largest stage: a trial's stages come one after the other."""
         roll = self._roll(overrides)
         kinds = [kind for kind in KINDS if getattr(roll.calendar, kind) is not None]
-        return largest(needs_of_trial(JobConfig.parse(roll.job_values(kind), kind)) for kind in kinds)
+        return largest(needs_beside_others(JobConfig.parse(roll.job_values(kind), kind)) for kind in kinds)
 
     @property
     def contract(self) -> Contract:

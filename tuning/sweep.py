@@ -18,12 +18,12 @@ from ray.tune.error import TuneError
 from rich.console import Console
 
 from pipelines.roll_lease import Lease
+from raytrain.capacity import DRIVER_BYTES, Capacity
 from raytrain.errors import RunError
 from raytrain.settings import flat_keys, parse_yaml
 from raytrain.storage import Storage, masked
 from raytrain.training.launch import connect
 from raytrain.training.process import quieten
-from tuning.capacity import DRIVER_BYTES, Capacity
 from tuning.halving import scheduler_of
 from tuning.load import load_sweep
 from tuning.plan import SweepPlan
@@ -63,8 +63,7 @@ def _run(plan: SweepPlan, storage: Storage, path: str, overrides: Sequence[str],
     _open(plan, storage, resume)
     quieten()
     connect(plan.needs, console)
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    capacity = Capacity(plan.needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
+    capacity = Capacity.of_cluster(plan.needs, ray.cluster_resources())  # type: ignore[no-untyped-call]
     concurrency = capacity.concurrency(plan.sweep.max_concurrent)
     _begin(plan, storage)
     log = TrialLog(storage)

@@ -18,6 +18,7 @@ from pipelines.roll_config import Roll, load_roll
 from pipelines.roll_run import Outcome, RollRunner
 from pipelines.roll_stage import STAGES, PlannedStage, plan_roll
 from pipelines.roll_store import RollStore
+from pipelines.runs import OwnProcess
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, load_contract, save_contract
 from raytrain.data.days import contract_of
@@ -163,11 +164,11 @@ class FreeLease:
 def roll(values: dict[str, Any], train: FakeTrain, *overrides: str, console: Console | None = None) -> list[Outcome]:
     """Runs every stage of every arm once, as ``run_roll`` does, without its lease and its report."""
     rolls = load_roll(write_roll(Path(str(values["output"])).parent, values), overrides)
-    done: dict[str, Outcome] = {}
-    for name, arm in rolls.items():
-        plan = plan_roll(name, arm)
-        RollRunner(store_of(values), arm.calendar, plan.contract, console or quiet(), train, done).run(plan.stages, FreeLease())
-    return list(done.values())
+    plans = [plan_roll(name, arm) for name, arm in rolls.items()]
+    screen = console or quiet()
+    runner = RollRunner(store_of(values), plans[0].contract, screen, OwnProcess(train, screen))
+    runner.run(plans, FreeLease())
+    return list(runner.outcomes.values())
 
 
 def failed(outcomes: list[Outcome]) -> dict[str, str]:

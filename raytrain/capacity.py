@@ -1,5 +1,6 @@
-"""How many trials run at one time, as arithmetic. Torch-free."""
+"""How many runs go on at one time, trials of a sweep or stages of a roll, as arithmetic. Torch-free."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raytrain.errors import ResourceError
@@ -7,49 +8,58 @@ from raytrain.machine import MIB, size
 from raytrain.resources import Needs
 
 DRIVER_BYTES = 700 * MIB
-"""Memory that a trial's own process asks Ray for: Python, torch and Ray, 560 MiB seen. It asks for no CPU: it waits, or its share of them
+"""Memory that a run's own process asks Ray for: Python, torch and Ray, 560 MiB seen. It asks for no CPU: it waits, or its share of them
 is counted here (scaling.in_process). Tables and rows of a run come on top."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one trial keeps busy, and what the cluster has."""
+    """What one run keeps busy, and what the cluster has."""
 
     needs: Needs
     num_cpus: float
     num_gpus: float
     memory: float
     """Bytes that Ray hands out."""
+    what: str = "trial"
+    """What messages call a run."""
+
+    @classmethod
+    def of_cluster(cls, needs: Needs, resources: Mapping[str, float], what: str = "trial") -> "Capacity":
+        """``resources``: as Ray names them."""
+        return cls(needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0), what)
 
     @property
     def limits(self) -> dict[str, int]:
-        """Trials that each kind of resource has room for."""
+        """Runs that each kind of resource has room for."""
         # Ray counts in ten-thousandths; a quotient of floats may miss a whole number by less.
         found = {"CPUs": int(self.num_cpus / self.needs.total + 1e-6), "memory": int(self.memory / DRIVER_BYTES)}
         return found | ({"GPUs": int(self.num_gpus / self.needs.num_gpus + 1e-6)} if self.needs.num_gpus else {})
 
     def concurrency(self, asked: int | None) -> int:
-        """Trials at one time.
+        """Runs at one time.
 
         Args:
             asked: the most that the user wants.
 
         Raises:
-            ResourceError: not even one trial fits, or fewer than are asked for.
+            ResourceError: not even one fits, or fewer than are asked for.
         """
         if self.limits["CPUs"] < 1:
             raise ResourceError(
-                f"A trial has to fit on the cluster. Received: {self.needs.arithmetic}, and there are {self.num_cpus:g}. "
+                f"A {self.what} has to fit on the cluster. Received: {self.needs.arithmetic}, and there are {self.num_cpus:g}. "
                 f"{self.needs.advice(self.num_cpus)}"
             )
         least, room = min(self.limits.items(), key=lambda limit: limit[1])
         if room < 1:
             what = f"{size(DRIVER_BYTES)} of memory" if least == "memory" else f"{self.needs.num_gpus} GPUs"
             there = size(self.memory) if least == "memory" else f"{self.num_gpus:g}"
-            raise ResourceError(f"A trial has to fit on the cluster. Received: a trial takes {what}, and there are {there}. Free some.")
+            raise ResourceError(
+                f"A {self.what} has to fit on the cluster. Received: a {self.what} takes {what}, and there are {there}. Free some."
+            )
         if asked is not None and asked > room:
             raise ResourceError(
-                f"Trials at one time have to fit on the cluster. Received: max_concurrent={asked}; {self.arithmetic}. "
+                f"{self.what.capitalize()}s at one time have to fit on the cluster. Received: max_concurrent={asked}; {self.arithmetic}. "
                 f"Set max_concurrent={room}, or leave it out."
             )
         return asked or room
@@ -59,8 +69,8 @@ class Capacity:
         least, room = min(self.limits.items(), key=lambda limit: limit[1])
         needs = self.needs
         parts = {
-            "CPUs": f"{needs.arithmetic} a trial, {self.num_cpus:g} CPUs",
-            "memory": f"{size(DRIVER_BYTES)} a trial, {size(self.memory)} of memory",
-            "GPUs": f"{needs.num_gpus} GPUs a trial, {self.num_gpus:g} GPUs",
+            "CPUs": f"{needs.arithmetic} a {self.what}, {self.num_cpus:g} CPUs",
+            "memory": f"{size(DRIVER_BYTES)} a {self.what}, {size(self.memory)} of memory",
+            "GPUs": f"{needs.num_gpus} GPUs a {self.what}, {self.num_gpus:g} GPUs",
         }
         return f"{parts[least]}: room for {room} at one time"

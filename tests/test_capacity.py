@@ -1,14 +1,14 @@
-"""How many trials run at one time."""
+"""How many runs go on at one time."""
 
 from pathlib import Path
 
 import pytest
 
+from raytrain.capacity import Capacity
 from raytrain.errors import ResourceError
 from raytrain.machine import GIB
 from raytrain.resources import Needs
 from tests.tuning.sweeps import plan_in
-from tuning.capacity import Capacity
 
 TWO_CPUS = Needs(num_workers=1, cpus_per_worker=1.0, num_streams=2, cpus_per_read_task=0.5)
 
