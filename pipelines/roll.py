@@ -54,30 +54,34 @@ def run_roll(
         RunError: another roll works in this directory.
     """
     rolls = chosen_arms(load_roll(path, overrides), arms)
-    plans = {name: plan_roll(name, roll, first, last) for name, roll in rolls.items()}
-    full, contract = rolls[REFERENCE], plans[REFERENCE].contract
+    full = rolls[REFERENCE]
+    seeded = {(name, seed): roll.with_seed(seed) for seed in full.all_seeds for name, roll in rolls.items()}
+    plans = {key: plan_roll(key[0], roll, first, last) for key, roll in seeded.items()}
+    chain = plans[REFERENCE, full.all_seeds[0]]
     store = RollStore(full.directory)
     started = time.monotonic()
     with Lease(store.storage) as lease:
         due = {planned.name: planned.job for plan in plans.values() for planned in plan.stages if not store.is_finished(planned)}
         with _runs(list(due.values()), full.max_concurrent, train, console) as runs:
-            runner = RollRunner(store, contract, console, runs)
-            for name, plan in plans.items():
-                console.print(_announced(name, plan, store), highlight=False)
+            runner = RollRunner(store, chain.contract, console, runs)
+            for (name, seed), plan in plans.items():
+                console.print(_announced(name, seed if full.seeds else None, plan, store), highlight=False)
             runner.run(plans.values(), lease)
-            outcomes = {name: runner.of(plan) for name, plan in plans.items()}
-            broken = {name: found for name in plans if (found := _weekly_failures(rolls[name], outcomes[name]))}
-            for name, found in broken.items():
+            outcomes = {key: runner.of(plan) for key, plan in plans.items()}
+            broken = {key: found for key in plans if (found := _weekly_failures(seeded[key], outcomes[key]))}
+            for key, found in broken.items():
                 days = [outcome.planned.stage.day for outcome in found]
-                console.print(f"arm {name}: {', '.join(map(str, days))} are served from the weekly models before", style="yellow")
-                again = plan_roll(name, rolls[name], first, last, days)
+                console.print(f"arm {key[0]}: {', '.join(map(str, days))} are served from the weekly models before", style="yellow")
+                again = plan_roll(key[0], seeded[key], first, last, days)
                 runner.run([again], lease)
-                outcomes[name] = [*runner.of(again), *found]
-        score_late_days(store, contract, [outcome for found in outcomes.values() for outcome in found], console)
+                outcomes[key] = [*runner.of(again), *found]
+        every = {outcome.planned.name: outcome for found in outcomes.values() for outcome in found}
+        score_late_days(store, chain.contract, list(every.values()), console)
         lease.check()
-        result = write_roll_report(store, full, contract, outcomes, plans, console)
+        arms_of = {name: [outcomes[name, seed] for seed in full.all_seeds] for name in rolls}
+        result = write_roll_report(store, full, chain, arms_of, console)
     # Days that were served otherwise after all are not left out.
-    counts = states(list({outcome.planned.name: outcome for found in outcomes.values() for outcome in found}.values()))
+    counts = states(list(every.values()))
     console.print(
         f"{counts['finished']} stages finished, {counts['failed']} failed, {counts['blocked']} left out; "
         f"wrote {masked(store.storage.join('roll.html'))}, {timedelta(seconds=round(time.monotonic() - started))} since the beginning",
@@ -103,7 +107,7 @@ def show_plan(
     table = Table(box=None, pad_edge=False)
     for title in ("stage", "first day of rows", "last day", "rows", "from", "snapshots of", "state"):
         table.add_column(title, justify="right" if title == "rows" else "left", no_wrap=True)
-    for name, roll in rolls.items():
+    for name, roll in ((name, roll.with_seed(seed)) for seed in rolls[REFERENCE].all_seeds for name, roll in rolls.items()):
         plan = plan_roll(name, roll, first, last)
         for planned in plan.stages:
             if planned.name in shown:
@@ -138,11 +142,12 @@ def num_rows(contract: Contract, job: JobConfig) -> int:
     return sum(split.num_rows for day, split in days.items() if span.start <= date.fromisoformat(day) < span.stop)
 
 
-def _announced(name: str, plan: RollPlan, store: RollStore) -> str:
+def _announced(name: str, seed: int | None, plan: RollPlan, store: RollStore) -> str:
     counts = {kind: sum(planned.stage.kind == kind for planned in plan.stages) for kind in ("tpm", "cpm", "actr")}
     num_done = sum(store.is_finished(planned) for planned in plan.stages)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    return f"arm {name}: {len(plan.stages)} stages ({listed}), {num_done} finished earlier"
+    of_seed = "" if seed is None else f", seed {seed}"
+    return f"arm {name}{of_seed}: {len(plan.stages)} stages ({listed}), {num_done} finished earlier"
 
 
 @contextmanager

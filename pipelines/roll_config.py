@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.errors import ConfigError
@@ -103,6 +103,8 @@ class Roll(Section):
     """Domain of natural content; null takes the data set's one source. Ads are its target."""
     output: str | None = None
     """Directory of the stages and the report; null: runs/rolls/<name>."""
+    seeds: tuple[NonNegativeInt, ...] = ()
+    """Every arm is rolled once a seed, and figures are means over them; none takes ``base.seed`` alone."""
     arms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Name -> overrides of this file, such as [calendar.cpm=null]. Rolled beside the chain itself and compared with it; stages that
     arms have in common run once."""
@@ -119,6 +121,13 @@ class Roll(Section):
     @property
     def data_path(self) -> str:
         return str(self.base.get("data", {}).get("path"))
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return self.seeds or (int(self.base.get("seed", 0)),)
+
+    def with_seed(self, seed: int) -> "Roll":
+        return self.model_copy(update={"base": {**self.base, "seed": seed}})
 
     def job_values(self, kind: Kind) -> dict[str, Any]:
         """The job of a kind of stage, before the calendar's part of it."""
@@ -139,10 +148,11 @@ def load_roll(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Roll
         raise ConfigError(f"{path}: Arm {REFERENCE} is the file as it stands. Received: arms.{REFERENCE}. Rename it.")
     arms = {name: checked_roll(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()}
     for name, arm in arms.items():
-        if (arm.directory, arm.data_path) != (full.directory, full.data_path):
+        own, shared = ({"data": one.data_path, "directory": one.directory, "seeds": one.all_seeds} for one in (arm, full))
+        if own != shared:
             raise ConfigError(
-                f"{path}: Arms share a data set and a directory. Received: arm {name} with {arm.data_path} in {arm.directory}, the file "
-                f"with {full.data_path} in {full.directory}. Roll it from a file of its own."
+                f"{path}: Arms share a data set, a directory and seeds. Received: arm {name} with {own}, the file with {shared}. "
+                "Roll it from a file of its own."
             )
     return {REFERENCE: full} | arms
 
@@ -155,6 +165,8 @@ def checked_roll(values: Mapping[str, Any], origin: str) -> Roll:
             f"{origin}: The first day has to come before the last. Received: calendar.first_day={roll.calendar.first_day}, "
             f"last_day={roll.calendar.last_day}. Move one."
         )
+    if len(set(roll.seeds)) < len(roll.seeds):
+        raise ConfigError(f"{origin}: A seed stands for one roll. Received: seeds={list(roll.seeds)}. Name each once.")
     for kind in KINDS:
         job_values = roll.job_values(kind)
         for key in DECIDED:

@@ -33,18 +33,36 @@ def by_day(rows: ServedRows) -> list[dict[str, Any]]:
 
 
 def metrics_of(rows: ServedRows) -> dict[str, float | None]:
-    """Over all rows; GAUC groups by user, whatever the day."""
+    """Over all rows, as means over seeds; GAUC groups by user, whatever the day."""
     if not len(rows):
         return dict.fromkeys(CLICK_METRICS)
-    return {metric: known(metric_of(rows.prediction, rows.label, rows.group, metric)) for metric in CLICK_METRICS}
+    return {metric: known(float(values.mean())) for metric, values in _of_seeds(rows).items()}
+
+
+def spread_of(rows: ServedRows) -> dict[str, float | None]:
+    """Standard deviation of each metric over seeds; null where there is one seed."""
+    if not len(rows) or len(rows.predictions) < 2:
+        return dict.fromkeys(CLICK_METRICS)
+    return {metric: known(float(values.std(ddof=1))) for metric, values in _of_seeds(rows).items()}
+
+
+def _of_seeds(rows: ServedRows) -> dict[str, npt.NDArray[np.float64]]:
+    """Metric -> [S]"""
+    return {
+        metric: np.array([metric_of(prediction, rows.label, rows.group, metric) for prediction in rows.predictions])
+        for metric in CLICK_METRICS
+    }
 
 
 def compared(rows: Mapping[str, ServedRows], num_resamples: int) -> list[dict[str, Any]]:
-    """The chain against every other arm, on the days that both have served, by a paired bootstrap over users."""
+    """The chain against every other arm, on the days that both have served, by a paired bootstrap over users. Metrics are means over
+    seeds."""
     found = []
     for name, (ours, theirs) in sides(rows)[0].items():
         for metric in CLICK_METRICS:
-            difference, low, high = paired_bootstrap([ours.prediction], [theirs.prediction], ours.label, ours.group, metric, num_resamples)
+            difference, low, high = paired_bootstrap(
+                list(ours.predictions), list(theirs.predictions), ours.label, ours.group, metric, num_resamples
+            )
             values = {"difference": known(difference), "low": known(low), "high": known(high)}
             found.append({"a": REFERENCE, "b": name, "metric": metric, **values, "verdict": verdict_of(metric, low, high)})
     return found
@@ -87,7 +105,7 @@ def forgetting(
         groups, user = np.unique(own.group, return_inverse=True)
         index = _index_of(own, user, is_steady, is_back)
         value, low, high = interval(index, len(groups), num_resamples)
-        steady, back = (scorer("auc", own.prediction[part], own.label[part], user[part]) for part in (is_steady, is_back))
+        steady, back = (_mean_auc(own, user, part) for part in (is_steady, is_back))
         every = np.ones(len(groups))
         found[name] |= {"steady_auc": known(steady(every)), "back_auc": known(back(every))}
         found[name] |= {"index": known(value), "low": known(low), "high": known(high)}
@@ -99,12 +117,18 @@ def forgetting(
 
 
 def _index_of(rows: ServedRows, user: npt.NDArray[np.intp], is_steady: npt.NDArray[np.bool_], is_back: npt.NDArray[np.bool_]) -> Scorer:
-    steady, back = (scorer("auc", rows.prediction[part], rows.label[part], user[part]) for part in (is_steady, is_back))
+    steady, back = (_mean_auc(rows, user, part) for part in (is_steady, is_back))
 
     def index(multiplicity: Multiplicity) -> float:
         return steady(multiplicity) - back(multiplicity)
 
     return index
+
+
+def _mean_auc(rows: ServedRows, user: npt.NDArray[np.intp], part: npt.NDArray[np.bool_]) -> Scorer:
+    """Of the rows of ``part``, as a mean over seeds."""
+    scorers = [scorer("auc", prediction[part], rows.label[part], user[part]) for prediction in rows.predictions]
+    return lambda multiplicity: sum(score(multiplicity) for score in scorers) / len(scorers)
 
 
 def _less(one: Scorer, other: Scorer) -> Scorer:

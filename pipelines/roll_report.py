@@ -8,12 +8,11 @@ from rich.console import Console
 
 from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
 from pipelines.roll_config import REFERENCE, Roll
-from pipelines.roll_figures import by_day, compared, cost, drift, forgetting, metrics_of, sides
+from pipelines.roll_figures import by_day, compared, cost, drift, forgetting, metrics_of, sides, spread_of
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_stage import RollPlan
 from pipelines.roll_store import RollStore
-from raytrain.data.contract import Contract
 from raytrain.json_text import json_text
 from raytrain.metrics.bootstrap import CLICK_METRICS
 from raytrain.storage import masked
@@ -25,26 +24,36 @@ Result = dict[str, Any]
 def write_roll_report(
     store: RollStore,
     roll: Roll,
-    contract: Contract,
-    outcomes: Mapping[str, Sequence[Outcome]],
-    plans: Mapping[str, RollPlan],
+    plan: RollPlan,
+    outcomes: Mapping[str, Sequence[Sequence[Outcome]]],
     console: Console,
 ) -> Result:
-    """Measures what the arms have served on the days that were asked for and writes both files; returns what roll.json holds."""
-    full = plans[REFERENCE]
+    """Measures what the arms have served on the days that were asked for and writes both files; returns what roll.json holds.
+
+    Args:
+        plan: of the chain itself.
+        outcomes: arm -> its stages, once a seed.
+    """
+    contract = plan.contract
     # A model that goes on from yesterday's needs the days before the first one: those are nobody's question here.
-    asked = {name: [outcome for outcome in found if outcome.planned.stage.day >= plans[name].first] for name, found in outcomes.items()}
+    asked = {
+        name: [[outcome for outcome in found if outcome.planned.stage.day >= plan.first] for found in seeds]
+        for name, seeds in outcomes.items()
+    }
     rows = {name: served_rows(store, found) for name, found in asked.items()}
     if roll.num_resamples and len(rows) > 1:
         console.print(f"comparing {len(rows)} arms, {roll.num_resamples:,} resamples of users each", highlight=False)
     away = {name: days_away(contract, roll.data_path, own, roll.forgetting.back_days) for name, own in rows.items()}
-    every = {outcome.planned.name: outcome for found in outcomes.values() for outcome in found}
+    every = {outcome.planned.name: outcome for seeds in outcomes.values() for found in seeds for outcome in found}
+    # Pictures, drift and costs are of one chain; figures are of all seeds.
+    first = {name: seeds[0] for name, seeds in outcomes.items()}
     result: Result = {
         "name": roll.name,
         "dataset": contract.dataset,
-        "natural": full.natural,
+        "natural": plan.natural,
         "ads": contract.target,
         "mode": roll.calendar.actr.mode,
+        "seeds": list(roll.all_seeds),
         "arms": {
             name: {
                 "changes": list(roll.arms.get(name, ())),
@@ -52,10 +61,11 @@ def write_roll_report(
                 "num_days": len({int(day) for day in rows[name].day}),
                 "num_rows": len(rows[name]),
                 "pooled": metrics_of(rows[name]),
+                "spread": spread_of(rows[name]),
                 "days": by_day(rows[name]),
-                "cost": cost(contract, full.natural, found),
+                "cost": cost(contract, plan.natural, found),
             }
-            for name, found in outcomes.items()
+            for name, found in first.items()
         },
         "comparisons": compared(rows, roll.num_resamples),
         "not_compared": sides(rows)[1],
@@ -64,7 +74,7 @@ def write_roll_report(
             "back_days": roll.forgetting.back_days,
             "arms": forgetting(rows, away, roll.forgetting, roll.num_resamples),
         },
-        "drift": drift(store, list(every.values())),
+        "drift": drift(store, [outcome for found in first.values() for outcome in found]),
         "stages": [_stage(outcome) for outcome in every.values()],
         "failed": [
             {"stage": name, "state": outcome.state, "error": outcome.error}
@@ -99,7 +109,9 @@ def summary(result: Result) -> str:
     full = result["arms"][REFERENCE]
     if not full["num_rows"]:
         return "No day has been scored yet."
-    parts = [f"The chain served {full['num_days']} days, {full['num_rows']:,} rows: GAUC {number(full['pooled']['gauc'])}."]
+    num_seeds = len(result["seeds"])
+    of_seeds = f", with {num_seeds} seeds" if num_seeds > 1 else ""
+    parts = [f"The chain served {full['num_days']} days, {full['num_rows']:,} rows{of_seeds}: GAUC {number(full['pooled']['gauc'])}."]
     for found in result["comparisons"]:
         if found["metric"] == "gauc":
             verdict = {"better": "better than", "worse": "worse than"}.get(found["verdict"], "undecided against")
@@ -133,10 +145,14 @@ def _arm_rows(result: Result) -> list[dict[str, Any]]:
             "changes": ", ".join(arm["changes"]) or "the file as it stands",
             "num_days": arm["num_days"],
             "num_rows": f"{arm['num_rows']:,}",
-            "cells": [number(arm["pooled"][metric]) for metric in CLICK_METRICS],
+            "cells": [_with_spread(arm["pooled"][metric], arm["spread"][metric]) for metric in CLICK_METRICS],
         }
         for name, arm in result["arms"].items()
     ]
+
+
+def _with_spread(value: float | None, spread: float | None) -> str:
+    return number(value) if spread is None else f"{number(value)} \u00b1 {number(spread)}"
 
 
 def _pair_rows(result: Result) -> list[dict[str, Any]]:

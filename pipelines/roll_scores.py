@@ -68,33 +68,51 @@ def scored(store: RollStore, outcome: Outcome) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, eq=False)
 class ServedRows:
-    """The N rows of the days that an arm has served, by (day, fragment, row): columns of equal length."""
+    """The N rows of the days that an arm has served with every one of S seeds, by (day, fragment, row): columns of N."""
 
     day: Column
     """int64, days since 1970"""
     group: Column
     time: Column
     label: Column
-    prediction: Column
+    predictions: Column
+    """[S, N]"""
 
     def take(self, rows: Column) -> "ServedRows":
-        return ServedRows(*(column[rows] for column in (self.day, self.group, self.time, self.label, self.prediction)))
+        return ServedRows(self.day[rows], self.group[rows], self.time[rows], self.label[rows], self.predictions[:, rows])
 
     def __len__(self) -> int:
         return len(self.label)
 
 
-def served_rows(store: RollStore, outcomes: Sequence[Outcome]) -> ServedRows:
-    """Of the daily models that have been scored, by day."""
+def served_rows(store: RollStore, seeds: Sequence[Sequence[Outcome]]) -> ServedRows:
+    """Of the daily models that have been scored, by day; a day counts where every seed has scored the same rows of it.
+
+    Args:
+        seeds: the outcomes of an arm, once a seed.
+    """
+    found = [_scored_days(store, outcomes) for outcomes in seeds]
     parts: list[dict[str, Column]] = []
-    for outcome in sorted(outcomes, key=lambda found: found.planned.stage.day):
-        if outcome.planned.stage.kind != "actr" or scored(store, outcome) is None:
-            continue
-        columns = read_predictions(store.run(outcome.planned), str(outcome.planned.job.data.domain))
-        day = (outcome.planned.stage.day - _EPOCH).days
-        parts.append(columns | {"day": np.full(len(columns["label"]), day)})
-    names = ("day", "group", "time", "label", "prediction")
-    return ServedRows(*(np.concatenate([part[name] for part in parts] or [np.zeros(0)]) for name in names))
+    for day in sorted(set.intersection(*(set(days) for days in found))):
+        first, *others = (days[day] for days in found)
+        if all(np.array_equal(first[name], other[name]) for other in others for name in ("group", "time", "label")):
+            predictions = np.stack([first["prediction"], *(other["prediction"] for other in others)])
+            parts.append(first | {"day": np.full(len(first["label"]), day), "predictions": predictions})
+    if not parts:
+        nothing = np.zeros(0)
+        return ServedRows(nothing, nothing, nothing, nothing, np.zeros((len(found), 0)))
+    names = ("day", "group", "time", "label", "predictions")
+    day_, group, time, label, predictions = (np.concatenate([part[name] for part in parts], axis=-1) for name in names)
+    return ServedRows(day_, group, time, label, predictions)
+
+
+def _scored_days(store: RollStore, outcomes: Sequence[Outcome]) -> dict[int, dict[str, Column]]:
+    """Day since 1970 -> columns of its rows."""
+    return {
+        (outcome.planned.stage.day - _EPOCH).days: read_predictions(store.run(outcome.planned), str(outcome.planned.job.data.domain))
+        for outcome in outcomes
+        if outcome.planned.stage.kind == "actr" and scored(store, outcome) is not None
+    }
 
 
 def days_away(contract: Contract, data_path: str, rows: ServedRows, back_days: int = 0) -> npt.NDArray[np.float64]:

@@ -135,9 +135,11 @@ class RunProcess:
     def __init__(self) -> None:
         self._screen = _Screen()
 
-    def ready(self) -> None:
-        """Loads what a run takes."""
+    def ready(self) -> int:
+        """Loads what a run takes; returns the process's id."""
         import raytrain.training.neural  # noqa: F401
+
+        return os.getpid()
 
     def train(self, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """(result, ""), or ({}, why it failed). A run that was begun, perhaps by a process that died, is gone on with."""

@@ -45,8 +45,10 @@ def load(tmp_path: Path, *overrides: str, **values: Any) -> dict[str, Roll]:
         ("calendar.last_day=2020-01-01", "The first day has to come before the last"),
         ("calendar.stale=ignore", "calendar.stale"),
         ("arms={full: []}", "Arm full is the file as it stands"),
-        ("arms={other: [output=elsewhere]}", "Arms share a data set and a directory. Received: arm other"),
-        ("arms={other: [base.data.path=elsewhere]}", "Arms share a data set and a directory. Received: arm other"),
+        ("arms={other: [output=elsewhere]}", "Arms share a data set, a directory and seeds. Received: arm other"),
+        ("arms={other: [base.data.path=elsewhere]}", "Arms share a data set, a directory and seeds. Received: arm other"),
+        ("seeds=[1, 1]", "A seed stands for one roll. Received: seeds=[1, 1]"),
+        ("arms={other: ['seeds=[7]']}", "Arms share a data set, a directory and seeds. Received: arm other"),
         ("arms={other: [calendar.cmp=null]}", "arm other: Every key has to be one the schema knows"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.roll_config import REFERENCE, Forgetting
-from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, drift, forgetting, metrics_of, procrustes, sides
+from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, drift, forgetting, metrics_of, procrustes, sides, spread_of
 from pipelines.roll_scores import ServedRows, days_away, scored, served_rows
 from raytrain.data.contract import load_contract
 from tests.data.build import DAY_S, START, DomainRows, Events, build_dataset, numbered_samples, write_dataset
@@ -17,7 +17,7 @@ from tests.pipelines.fake_rolls import FakeTrain, day, roll, roll_values, run_di
 def rows(prediction: list[float], label: list[int], group: list[int] | None = None, on: list[int] | None = None) -> ServedRows:
     count = len(label)
     columns = (on or [18_000] * count, group or [1] * count, list(range(count)))
-    return ServedRows(*(np.asarray(column) for column in columns), np.asarray(label, np.float32), np.asarray(prediction, np.float32))
+    return ServedRows(*(np.asarray(column) for column in columns), np.asarray(label, np.float32), np.asarray([prediction], np.float32))
 
 
 def events(*found: tuple[int, float]) -> Events:
@@ -47,14 +47,14 @@ def test_days_away_are_counted_from_the_newest_event_before_a_row_in_any_domain(
     user, when, away, why = (list(column) for column in zip(*expected, strict=True))
     time = (START + np.array(when) * DAY_S).astype(np.int64)
     zeros = np.zeros(len(user))
-    found = days_away(contract, str(tmp_path), ServedRows(zeros, np.array(user), time, zeros, zeros))
+    found = days_away(contract, str(tmp_path), ServedRows(zeros, np.array(user), time, zeros, zeros[None]))
     assert dict(zip(why, found.tolist(), strict=True)) == dict(zip(why, away, strict=True))
     # User 1 came back at day 2: of the pause before it, the event at day 1 is the other end.
-    back = ServedRows(np.zeros(2), np.array([1, 4]), (START + np.array([2.5, 1.5]) * DAY_S).astype(np.int64), np.zeros(2), np.zeros(2))
+    back = ServedRows(np.zeros(2), np.array([1, 4]), (START + np.array([2.5, 1.5]) * DAY_S).astype(np.int64), np.zeros(2), np.zeros((1, 2)))
     assert days_away(contract, str(tmp_path), back, back_days=1).tolist() == [1.5, np.inf]
     other = contract.model_copy(update={"group": "country"})
-    assert np.isnan(days_away(other, str(tmp_path), ServedRows(zeros, np.array(user), time, zeros, zeros))).all()
-    assert len(days_away(contract, str(tmp_path), ServedRows(*(np.zeros(0) for _ in range(5))))) == 0
+    assert np.isnan(days_away(other, str(tmp_path), ServedRows(zeros, np.array(user), time, zeros, zeros[None]))).all()
+    assert len(days_away(contract, str(tmp_path), ServedRows(*(np.zeros(0) for _ in range(4)), np.zeros((1, 0))))) == 0
 
 
 def test_metrics_pool_the_rows_of_all_days() -> None:
@@ -65,6 +65,24 @@ def test_metrics_pool_the_rows_of_all_days() -> None:
     assert metrics_of(served)["logloss"] == pytest.approx(-np.log([0.9, 0.2, 0.3, 0.9]).mean())
     daily = by_day(served)
     assert [(record["day"], record["num_rows"], record["auc"]) for record in daily] == [("2019-04-14", 2, 1.0), ("2019-04-15", 2, 1.0)]
+
+
+def test_figures_of_several_seeds_are_means_over_them() -> None:
+    label, group = [1, 0] * 20, [user for user in range(20) for _ in range(2)]
+    right, wrong = [0.8, 0.2] * 20, [0.2, 0.8] * 20
+    one = rows(right, label, group)
+    two = ServedRows(one.day, one.group, one.time, one.label, np.array([right, wrong], np.float32))
+    assert metrics_of(two)["auc"] == 0.5
+    assert spread_of(two)["auc"] == pytest.approx(np.std([0.0, 1.0], ddof=1))
+    assert set(spread_of(one).values()) == {None}
+    pair = next(pair for pair in compared({REFERENCE: two, "right": ServedRows(*_columns(one), np.array([right, right]))}, 20))
+    assert (pair["metric"], pair["difference"], pair["verdict"]) == ("auc", -0.5, "worse")
+    first = two.take(two.group == 0)
+    assert first.predictions.shape == (2, 2)
+
+
+def _columns(served: ServedRows) -> tuple[Any, ...]:
+    return served.day, served.group, served.time, served.label
 
 
 def test_what_is_not_defined_is_null() -> None:
@@ -184,7 +202,7 @@ def test_drift_is_measured_between_snapshots_that_follow_each_other(rolled: tupl
 def test_served_rows_are_those_of_the_days_and_without_predictions_a_day_is_open(rolled: tuple[dict[str, Any], list[Any]]) -> None:
     values, outcomes = rolled
     days = load_contract(values["base"]["data"]["path"]).domains["target"].days
-    served = served_rows(store_of(values), outcomes)
+    served = served_rows(store_of(values), [outcomes])
     counts = dict(zip(*(column.tolist() for column in np.unique(served.day, return_counts=True)), strict=True))
     assert counts == {(day(number) - day(0)).days + START // DAY_S: days[day(number).isoformat()].num_rows for number in (52, 53)}
     last = next(outcome for outcome in outcomes if outcome.planned.stage.name == "actr-2020-11-05")
@@ -192,4 +210,4 @@ def test_served_rows_are_those_of_the_days_and_without_predictions_a_day_is_open
     for file in (run_directory(values, "actr", 53) / "predictions/test").iterdir():
         file.unlink()
     assert scored(store_of(values), last) is None
-    assert len(served_rows(store_of(values), outcomes)) == counts[52 + START // DAY_S]
+    assert len(served_rows(store_of(values), [outcomes])) == counts[52 + START // DAY_S]

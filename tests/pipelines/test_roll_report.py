@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from pipelines.roll import run_roll
+from pipelines.roll_config import load_roll
 from pipelines.roll_report import page
+from pipelines.roll_stage import plan_roll
 from raytrain.data.contract import load_contract, save_contract
 from raytrain.errors import ConfigError
 from tests.data.build import build_dataset
@@ -135,6 +137,27 @@ def test_a_day_that_comes_late_is_open_until_it_is_scored(drawn: Path, tmp_path:
     assert "scoring 2020-11-02 with actr-2020-11-02" in printed(console)
     assert "2020-11-02 could not be scored" in printed(console)
     assert train.ran == ["actr-2020-11-02"]
+
+
+def test_seeds_are_rolled_apart_and_reported_together(drawn: Path, tmp_path: Path) -> None:
+    values = roll_values(str(drawn), str(tmp_path / "roll"), 51, 52, tpm=None)
+    values |= {"seeds": [3, 5], "arms": {"without_cpm": ["calendar.cpm=null"]}}
+    path, train, console = write_roll(tmp_path, values), FakeTrain(), quiet()
+    result = run_roll(path, (), console, train=train)
+    assert sorted(train.ran) == sorted([*["cpm-2020-11-02"] * 2, *["actr-2020-11-03"] * 4, *["actr-2020-11-04"] * 4])
+    assert "arm without_cpm, seed 5: 2 stages" in printed(console)
+    assert (result["seeds"], result["arms"]["full"]["num_days"], len(result["arms"]["full"]["stages"])) == ([3, 5], 2, 3)
+    text = text_of((tmp_path / "roll/roll.html").read_text())
+    assert "The chain served 2 days" in text
+    assert "with 2 seeds: GAUC" in text
+    assert "means of 2 seeds" in text
+    assert " \u00b1 0.000" in text, "the fake's predictions are alike whatever the seed"
+    # A day that one seed has not served is no day of the arm.
+    seed_5 = load_roll(path)["full"].with_seed(5)
+    stage = next(planned for planned in plan_roll("full", seed_5).stages if planned.stage.name == "actr-2020-11-04")
+    shutil.rmtree(tmp_path / "roll/stages" / stage.name)
+    train.raises["actr-2020-11-04"] = RuntimeError("no")
+    assert run_roll(path, (), quiet(), train=train)["arms"]["full"]["num_days"] == 1
 
 
 def test_arms_can_be_chosen(drawn: Path, tmp_path: Path) -> None:

@@ -8,12 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.roll import run_roll, show_plan
-from pipelines.roll_run import states
+from pipelines.roll_config import load_roll
+from pipelines.roll_run import RollRunner, states
+from pipelines.roll_stage import plan_roll
+from pipelines.runs import Ended
+from raytrain.config import JobConfig
 from raytrain.data.contract import load_contract, save_contract
 from raytrain.errors import StorageError
 from tests.data.build import build_dataset
 from tests.pipelines.fake_rolls import (
     FakeTrain,
+    FreeLease,
     change_day,
     day,
     error_of,
@@ -286,3 +291,37 @@ def test_a_dry_run_prints_every_stage_and_starts_nothing(values: dict[str, Any],
     show_plan(path, (), console)
     assert all(line.rstrip().endswith("finished") for line in printed(console).splitlines()[-len(ALL) :])
     assert store_of(values).is_finished(stage_of(values, "tpm", 18))
+
+
+class Room:
+    """Room for two: a run ends when the test says so, the later one first."""
+
+    room = 2
+
+    def __init__(self, train: FakeTrain) -> None:
+        self.train, self.most = train, 0
+        self.begun: list[tuple[str, JobConfig, bool]] = []
+
+    def begin(self, name: str, job: JobConfig, resume: bool) -> None:
+        self.begun.append((name, job, resume))
+        self.most = max(self.most, len(self.begun))
+
+    def next(self) -> Ended | None:
+        name, job, resume = self.begun.pop()
+        try:
+            return name, self.train(job, quiet(), resume)
+        except RuntimeError as err:
+            return name, err
+
+
+def test_stages_side_by_side_come_after_their_parents(values: dict[str, Any], tmp_path: Path) -> None:
+    train = FakeTrain(raises={"cpm-2020-10-05": RuntimeError("no")})
+    plan = plan_roll("full", load_roll(write_roll(tmp_path, values))["full"])
+    room = Room(train)
+    runner = RollRunner(store_of(values), plan.contract, quiet(), room)
+    runner.run([plan], FreeLease())
+    assert room.most == 2
+    ended = {planned.stage.name: train.ran.index(planned.stage.name) for planned in plan.stages if planned.stage.name in train.ran}
+    for planned in plan.stages:
+        assert all(ended[parent.stage.name] < ended[planned.stage.name] for parent in planned.parents if planned.stage.name in ended)
+    assert states(runner.of(plan)) == {"finished": 3, "failed": 1, "blocked": 2}
