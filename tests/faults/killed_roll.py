@@ -1,6 +1,6 @@
 """A roll that is killed on the way against one that nothing disturbs: the same artefacts, stage by stage.
 
-    python -m tests.faults.killed_roll pipelines/rolls/complete_journey.yaml 'arms={}' base.scaling.in_process=true base.tables.backend=local
+    python -m tests.faults.killed_roll pipelines/rolls/complete_journey.yaml 'arms={}'
 
 Rolls twice, from nothing each time, in a directory of its own. The second roll is ended with SIGKILL as often as ``--kills`` says, at
 moments that ``--seed`` draws, and begun again. Exits 1 where an artefact differs.
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from rich.console import Console
 from torch.distributed.checkpoint import FileSystemReader
 
 from pipelines.roll_config import load_roll
@@ -28,6 +29,7 @@ from raytrain.storage import Storage
 from raytrain.training.checkpoint import load_whole
 
 LIMIT_S = 3600.0
+CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -44,7 +46,7 @@ def main() -> int:
         draw = random.Random(asked.seed)
         kills = sorted(draw.uniform(0.1, 0.9) * quiet_s for _ in range(asked.kills))
         killed_s = rolled(asked.roll, asked.overrides, directories[1], np.diff(kills, prepend=0.0).tolist())
-        print(
+        CONSOLE.print(
             f"undisturbed {quiet_s:.0f} s; killed {len(kills)} times, after {', '.join(f'{kill:.0f}' for kill in kills)} s: {killed_s:.0f} s"
         )
         return compared(*directories)
@@ -84,13 +86,13 @@ def compared(one: Path, other: Path) -> int:
         for key, values in sides[0].items():
             difference = float(np.abs(values.astype(np.float64) - sides[1][key].astype(np.float64)).max(initial=0.0))
             if difference:
-                print(f"{name} {key}: differs by up to {difference:.3g}")
+                CONSOLE.print(f"{name} {key}: differs by up to {difference:.3g}")
             worst = max(worst, difference)
             num_rows += len(values) if key.endswith("prediction") else 0
             num_tensors += not key.startswith("predictions/")
-    print(
-        f"{len(names[0])} stages, {num_resumed} of them resumed amid their training; {num_tensors:,} tensors of their models and snapshots and "
-        f"{num_rows:,} predictions compared: {'equal to the bit' if not worst else f'they differ by up to {worst:.3g}'}"
+    CONSOLE.print(
+        f"{len(names[0])} stages, {num_resumed} of them resumed; {num_tensors:,} tensors of models and snapshots and {num_rows:,} predictions "
+        f"compared: {'equal to the bit' if not worst else f'they differ by up to {worst:.3g}'}"
     )
     return int(worst > 0.0)
 
