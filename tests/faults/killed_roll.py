@@ -46,9 +46,8 @@ def main() -> int:
         draw = random.Random(asked.seed)
         kills = sorted(draw.uniform(0.1, 0.9) * quiet_s for _ in range(asked.kills))
         killed_s = rolled(asked.roll, asked.overrides, directories[1], np.diff(kills, prepend=0.0).tolist())
-        CONSOLE.print(
-            f"undisturbed {quiet_s:.0f} s; killed {len(kills)} times, after {', '.join(f'{kill:.0f}' for kill in kills)} s: {killed_s:.0f} s"
-        )
+        moments = ", ".join(f"{kill:.0f}" for kill in kills)
+        CONSOLE.print(f"undisturbed {quiet_s:.0f} s; killed {len(kills)} times, after {moments} s: {killed_s:.0f} s")
         return compared(*directories)
 
 
@@ -91,8 +90,8 @@ def compared(one: Path, other: Path) -> int:
             num_rows += len(values) if key.endswith("prediction") else 0
             num_tensors += not key.startswith("predictions/")
     CONSOLE.print(
-        f"{len(names[0])} stages, {num_resumed} of them resumed; {num_tensors:,} tensors of models and snapshots and {num_rows:,} predictions "
-        f"compared: {'equal to the bit' if not worst else f'they differ by up to {worst:.3g}'}"
+        f"{len(names[0])} stages, {num_resumed} of them resumed; {num_tensors:,} tensors of models and snapshots and {num_rows:,} "
+        f"predictions compared: {'equal to the bit' if not worst else f'they differ by up to {worst:.3g}'}"
     )
     return int(worst > 0.0)
 
