@@ -80,6 +80,12 @@ def run_roll(
         lease.check()
         arms_of = {name: [outcomes[name, seed] for seed in full.all_seeds] for name in rolls}
         result = write_roll_report(store, full, chain, arms_of, console)
+    for month in result["known_users"]:
+        console.print(
+            f"{month['month']}: {month['num_rows']:,} rows served, the user known to the newest snapshot in {month['newest']:.0%}, to any "
+            f"that the model reads in {month['any']:.0%}",
+            highlight=False,
+        )
     # Days that were served otherwise after all are not left out.
     counts = states(list(every.values()))
     console.print(

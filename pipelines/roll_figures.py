@@ -1,4 +1,4 @@
-"""What a roll's served rows say: metrics by day and over all days, arms against the chain, who was forgotten, how snapshots drift."""
+"""What a roll's served rows say: metrics by day and over all days, arms against the chain, who was forgotten, what it costs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -10,15 +10,10 @@ import numpy.typing as npt
 from pipelines.roll_config import REFERENCE, Forgetting, Kind
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import ServedRows
-from pipelines.roll_store import RollStore
 from pipelines.study_compare import known, verdict_of
 from raytrain.data.contract import Contract
-from raytrain.errors import RunError
 from raytrain.metrics.bootstrap import CLICK_METRICS, Multiplicity, Scorer, interval, metric_of, paired_bootstrap, scorer
-from raytrain.training.start import snapshot_vectors
 
-MAX_DRIFT_ROWS = 200_000
-"""Ids that a drift is measured on; of more, evenly spread ones."""
 MIN_ROWS = 50
 """Of steady users and of those who are back each, or forgetting is not measured."""
 
@@ -133,43 +128,6 @@ def _mean_auc(rows: ServedRows, user: npt.NDArray[np.intp], part: npt.NDArray[np
 
 def _less(one: Scorer, other: Scorer) -> Scorer:
     return lambda multiplicity: one(multiplicity) - other(multiplicity)
-
-
-def drift(store: RollStore, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """How far each snapshot lies from the one before it, by feature, over the ids that both know.
-
-    residual: of orthogonal Procrustes (Schönemann 1966), min over rotations R of |X R - Y| / |Y|. plain: |X - Y| / |Y|, no rotation. A
-    plain residual far above the other says that the axes have turned, which attention over months cannot undo.
-    """
-    finished = sorted(
-        {outcome.planned.name: outcome for outcome in outcomes if outcome.manifest and outcome.planned.stage.kind == "tpm"}.values(),
-        key=lambda outcome: outcome.planned.stage.day,
-    )
-    found = []
-    of_name = {outcome.planned.name: outcome for outcome in finished}
-    for outcome in finished:
-        parents = [parent.name for parent in outcome.planned.parents]
-        if not parents or parents[0] not in of_name:
-            continue
-        try:
-            before, now = (snapshot_vectors(store.run(side.planned)) for side in (of_name[parents[0]], outcome))
-        except RunError:
-            # Deleted since: whoever reads it is refused, the report of the others stands.
-            continue
-        for feature, vectors in now.items():
-            x, y = before[feature].double().numpy(), vectors.double().numpy()
-            both = np.flatnonzero((x != 0).any(1) & (y != 0).any(1))
-            both = both[:: max(1, len(both) // MAX_DRIFT_ROWS)]
-            record = {"day": str(outcome.planned.stage.day), "feature": feature, "num_ids": len(both), "stage": outcome.planned.name}
-            found.append(record | (procrustes(x[both], y[both]) if len(both) else {"residual": None, "plain": None}))
-    return found
-
-
-def procrustes(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> dict[str, float]:
-    """x, y: [N, D], Y not all 0."""
-    left, _, right = np.linalg.svd(x.T @ y)
-    size = float(np.linalg.norm(y))
-    return {"residual": float(np.linalg.norm(x @ (left @ right) - y)) / size, "plain": float(np.linalg.norm(x - y)) / size}
 
 
 def cost(contract: Contract, natural: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:

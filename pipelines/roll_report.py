@@ -8,9 +8,10 @@ from rich.console import Console
 
 from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
 from pipelines.roll_config import REFERENCE, Roll
-from pipelines.roll_figures import by_day, compared, cost, drift, forgetting, metrics_of, sides, spread_of
+from pipelines.roll_figures import by_day, compared, cost, forgetting, metrics_of, sides, spread_of
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
+from pipelines.roll_snapshots import drift, known_users
 from pipelines.roll_stage import RollPlan
 from pipelines.roll_store import RollStore
 from raytrain.json_text import json_text
@@ -74,6 +75,7 @@ def write_roll_report(
             "back_days": roll.forgetting.back_days,
             "arms": forgetting(rows, away, roll.forgetting, roll.num_resamples),
         },
+        "known_users": known_users(store, contract, first[REFERENCE], rows[REFERENCE]),
         "drift": drift(store, [outcome for found in first.values() for outcome in found]),
         "stages": [_stage(outcome) for outcome in every.values()],
         "failed": [
@@ -98,6 +100,7 @@ def page(result: Result) -> str:
         arms=_arm_rows(result),
         pairs=_pair_rows(result),
         forgetting=_forgetting_rows(result),
+        known=[{**month, **{key: f"{month[key]:.0%}" for key in ("newest", "any")}} for month in result["known_users"]],
         cost=_cost_rows(result),
         charts=[*day_charts(result), *drift_charts(result)],
         lineage=lineage_chart(result),
@@ -116,6 +119,10 @@ def summary(result: Result) -> str:
         if found["metric"] == "gauc":
             verdict = {"better": "better than", "worse": "worse than"}.get(found["verdict"], "undecided against")
             parts.append(f"It is {verdict} {found['b']} ({signed(found['difference'])}).")
+    if result["known_users"]:
+        num_rows = sum(month["num_rows"] for month in result["known_users"])
+        share = sum(month["num_rows"] * month["any"] for month in result["known_users"]) / num_rows
+        parts.append(f"Its monthly snapshots know the user of {share:.0%} of the rows.")
     if result["not_compared"]:
         parts.append(f"Not compared: {', '.join(result['not_compared'])}.")
     if result["failed"]:

