@@ -108,13 +108,20 @@ def study(
     overrides: Overrides = None,
     preset: Annotated[str, typer.Option(help="A preset of the study, e.g. quick or full")] = "quick",
 ) -> None:
-    """Run a grid of models, seeds and overrides; resumable, with paired bootstrap intervals.
+    """Run a grid of models, or of rolls, over seeds and overrides, with paired bootstrap intervals. The same command goes on after a kill.
 
     [dim]raytrain study pipelines/studies/movielens_baselines.yaml --preset full[/dim]
-    """
-    from pipelines.study import run_study
 
-    result = run_study(config, preset, tuple(overrides or ()), console)
+    [dim]raytrain study pipelines/studies/ecdctr.yaml --preset full[/dim]
+    """
+    from pipelines.study_of_rolls import is_study_of_rolls, run_study_of_rolls
+
+    if is_study_of_rolls(config):
+        result = run_study_of_rolls(config, preset, tuple(overrides or ()), console)
+    else:
+        from pipelines.study import run_study
+
+        result = run_study(config, preset, tuple(overrides or ()), console)
     if result["failed"]:
         raise typer.Exit(1)
 

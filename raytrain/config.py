@@ -21,6 +21,7 @@ KINDS = {
     "calendar": ("a roll", "raytrain roll"),
     "space": ("a sweep", "raytrain sweep"),
     "arms": ("a study", "raytrain study"),
+    "rolls": ("a study of rolls", "raytrain study"),
     "head": ("a cluster", "raytrain kuberay"),
 }
 """The section that tells a kind of file from the others -> its name, and the command that takes it."""
