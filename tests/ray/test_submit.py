@@ -145,12 +145,14 @@ def test_a_job_trains_fails_or_is_stopped_and_says_so(head: str, tree: Path, mon
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("command", ["study", "sweep", "roll"])
-def test_what_starts_runs_of_its_own_goes_to_the_cluster_too(head: str, tree: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """The command is the job's driver: its runs and trials are trained by the same Ray."""
+@pytest.mark.parametrize(("command", "in_process"), [("study", False), ("sweep", False), ("roll", False), ("roll", True)])
+def test_what_starts_runs_of_its_own_goes_to_the_cluster_too(
+    head: str, tree: Path, monkeypatch: pytest.MonkeyPatch, command: str, in_process: bool
+) -> None:
+    """The command is the job's driver: its runs and trials are trained by the same Ray, stages of a roll side by side where they fit."""
     monkeypatch.chdir(tree)
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN["RAY_AUTH_TOKEN"])
-    output, base = tree / "out" / command, yaml.safe_load((tree / "job.yaml").read_text())
+    output, base = tree / "out" / f"{command}-{in_process}", yaml.safe_load((tree / "job.yaml").read_text())
     base["data"]["path"] = str(tree / "data/toy")
     values = {
         "study": {
@@ -161,9 +163,9 @@ def test_what_starts_runs_of_its_own_goes_to_the_cluster_too(head: str, tree: Pa
             "work_dir": str(output),
         },
         "sweep": {"space": {"tables.lr": {"log_uniform": [0.01, 1.0]}}, "num_trials": 2, "work_dir": str(output)},
-        "roll": rolled_values(str(tree / "data/days"), str(output)),
+        "roll": rolled_values(str(tree / "data/days"), str(output), in_process=in_process) | {"arms": {"alone": ["calendar.cpm=null"]}},
     }[command]
-    if command == "roll":
+    if command == "roll" and not (tree / "data/days").exists():
         build_rolled(tree / "data/days")
     (tree / f"{command}.yaml").write_text(yaml.safe_dump({"name": "tiny", "base": base} | values))
     options = ("--preset", "quick") if command == "study" else ()
@@ -175,4 +177,5 @@ def test_what_starts_runs_of_its_own_goes_to_the_cluster_too(head: str, tree: Pa
     elif command == "sweep":
         assert result["counts"]["finished"] == 2
     else:
-        assert len(result["days"]) == 2
+        assert len(result["arms"]["alone"]["days"]) == 2
+        assert "2 stages at one time" in said
