@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import RayActorError, RayError
 from rich.console import Console
 
 from pipelines.runs import Ended
@@ -35,6 +35,8 @@ class _Busy:
     actor: Any
     name: str
     answer: Any
+    said: Any = None
+    """A question what it says that has not been answered: a process that is being started takes its time."""
 
 
 class RunPool:
@@ -88,7 +90,7 @@ class RunPool:
         ended = next(busy for busy in self._busy if busy.answer == done[0])
         self._busy.remove(ended)
         try:
-            result, error = ray.get(ended.answer)
+            result, error, lines = ray.get(ended.answer)
         except RayActorError as err:
             # It was started anew as often as it may be: the next run gets another process.
             return ended.name, RunError(f"A run has to outlive its process. Received: one that died again and again. {masked(str(err))}")
@@ -96,15 +98,24 @@ class RunPool:
             self._idle.append(ended.actor)
             return ended.name, RunError(f"A run has to end. Received: {masked(str(err))}")
         self._idle.append(ended.actor)
+        self._print(ended, lines)
         return ended.name, RunError(error) if error else result
 
     def _print_of(self, busy: _Busy) -> None:
-        """What the run has said since, each line with its name."""
-        try:
-            lines = ray.get(busy.actor.said.remote(), timeout=POLL_S)
-        except (RayActorError, GetTimeoutError):
-            # It is being started, or started anew.
+        """What the run has said since."""
+        if busy.said is None:
+            busy.said = busy.actor.said.remote()
+        done, _ = ray.wait([busy.said], timeout=0.0)
+        if not done:
             return
+        said, busy.said = busy.said, None
+        try:
+            self._print(busy, ray.get(said))
+        except RayActorError:
+            # It died: what it would have said is in its run's metrics.jsonl.
+            return
+
+    def _print(self, busy: _Busy, lines: list[str]) -> None:
         for line in lines:
             self._console.print(f"{busy.name}  {line}", markup=False, highlight=False)
 
@@ -141,18 +152,19 @@ class RunProcess:
 
         return os.getpid()
 
-    def train(self, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """(result, ""), or ({}, why it failed). A run that was begun, perhaps by a process that died, is gone on with."""
+    def train(self, values: dict[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
+        """(result or {}, why it failed or "", what it said last). A run that was begun, perhaps by a process that died, is gone on with."""
         from raytrain.run import train
 
         job = JobConfig.parse(values, "pool")
         begun = Storage(Storage(job.run.storage_path).join(str(job.run.name))).exists(CONFIG_FILE)
         try:
-            return train(job, Console(file=self._screen, width=200), resume=begun), ""  # type: ignore[arg-type]
+            result, error = train(job, Console(file=self._screen, width=200), resume=begun), ""  # type: ignore[arg-type]
         except RaytrainError as err:
-            return {}, masked(str(err))
+            result, error = {}, masked(str(err))
         except Exception as err:  # Not every exception can be pickled.
-            return {}, masked(f"{type(err).__name__}: {err}")
+            result, error = {}, masked(f"{type(err).__name__}: {err}")
+        return result, error, self._screen.taken()
 
     def said(self) -> list[str]:
         return self._screen.taken()
