@@ -19,9 +19,9 @@ from rich.table import Table
 from pipelines.roll_config import REFERENCE, Roll, load_roll
 from pipelines.roll_lease import Lease
 from pipelines.roll_report import write_roll_report
-from pipelines.roll_run import Outcome, RollRunner, last_day, states
+from pipelines.roll_run import Outcome, RollRunner, last_day, states, widest
 from pipelines.roll_scores import score_late_days
-from pipelines.roll_stage import RollPlan, plan_roll
+from pipelines.roll_stage import PlannedStage, RollPlan, plan_roll
 from pipelines.roll_store import RollStore
 from pipelines.runs import OwnProcess, Runs, Train
 from raytrain.config import JobConfig
@@ -61,7 +61,7 @@ def run_roll(
     store = RollStore(full.directory)
     started = time.monotonic()
     with Lease(store.storage) as lease:
-        due = {planned.name: planned.job for plan in plans.values() for planned in plan.stages if not store.is_finished(planned)}
+        due = {planned.name: planned for plan in plans.values() for planned in plan.stages if not store.is_finished(planned)}
         with _runs(list(due.values()), full.max_concurrent, train, console) as runs:
             runner = RollRunner(store, chain.contract, console, runs)
             for (name, seed), plan in plans.items():
@@ -157,13 +157,13 @@ def _announced(name: str, seed: int | None, plan: RollPlan, store: RollStore) ->
 
 
 @contextmanager
-def _runs(jobs: list[JobConfig], asked: int | None, train: Train | None, console: Console) -> Iterator[Runs]:
-    """Where ``jobs`` are trained: in processes of one Ray instance where several have room, else in this one."""
-    pool = None
-    if train is None and asked != 1 and len(jobs) > 1:
+def _runs(due: list[PlannedStage], asked: int | None, train: Train | None, console: Console) -> Iterator[Runs]:
+    """Where stages are trained: in processes of one Ray instance where several have room, else in this one."""
+    pool, most = None, widest(due)
+    if train is None and asked != 1 and most > 1:
         from pipelines.run_pool import pool_of
 
-        pool = pool_of(jobs, asked, "stage", console)
+        pool = pool_of([planned.job for planned in due], asked, most, "stage", console)
     if pool is None:
         yield OwnProcess(train or _train, console)
         return

@@ -148,6 +148,8 @@ def load_roll(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Roll
         raise ConfigError(f"{path}: Arm {REFERENCE} is the file as it stands. Received: arms.{REFERENCE}. Rename it.")
     arms = {name: checked_roll(with_overrides(values, changes), f"{path}, arm {name}") for name, changes in full.arms.items()}
     for name, arm in arms.items():
+        if full.seeds and arm.base.get("seed") != full.base.get("seed"):
+            raise ConfigError(f"{path}: seeds are of every arm. Received: arm {name} with base.seed={arm.base['seed']}. Remove it.")
         own, shared = ({"data": one.data_path, "directory": one.directory, "seeds": one.all_seeds} for one in (arm, full))
         if own != shared:
             raise ConfigError(
@@ -167,6 +169,8 @@ def checked_roll(values: Mapping[str, Any], origin: str) -> Roll:
         )
     if len(set(roll.seeds)) < len(roll.seeds):
         raise ConfigError(f"{origin}: A seed stands for one roll. Received: seeds={list(roll.seeds)}. Name each once.")
+    if roll.seeds and (given := [kind for kind in KINDS if "seed" in getattr(roll, kind)]):
+        raise ConfigError(f"{origin}: seeds are of every stage. Received: {given[0]}.seed beside seeds={list(roll.seeds)}. Remove one.")
     for kind in KINDS:
         job_values = roll.job_values(kind)
         for key in DECIDED:

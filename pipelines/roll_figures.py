@@ -58,9 +58,17 @@ def compared(rows: Mapping[str, ServedRows], num_resamples: int) -> list[dict[st
             difference, low, high = paired_bootstrap(
                 list(ours.predictions), list(theirs.predictions), ours.label, ours.group, metric, num_resamples
             )
-            values = {"difference": known(difference), "low": known(low), "high": known(high)}
+            values: dict[str, Any] = {"difference": known(difference), "low": known(low), "high": known(high)}
+            values["seed_differences"] = [known(float(value)) for value in _of_seeds(ours)[metric] - _of_seeds(theirs)[metric]]
             found.append({"a": REFERENCE, "b": name, "metric": metric, **values, "verdict": verdict_of(metric, low, high)})
     return found
+
+
+def seeds_disagree(pair: Mapping[str, Any]) -> bool:
+    """Whether a seed's difference has another sign than the mean over seeds, where an interval over users has decided."""
+    if pair["verdict"] == "undecided":
+        return False
+    return any(value is not None and value * pair["difference"] <= 0 for value in pair["seed_differences"])
 
 
 def sides(rows: Mapping[str, ServedRows]) -> tuple[dict[str, tuple[ServedRows, ServedRows]], dict[str, str]]:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from raytrain.errors import RunError
-from raytrain.storage import Storage
+from raytrain.storage import Storage, retried
 
 LEASE = "lease.json"
 LEASE_S = 60.0
@@ -58,9 +58,14 @@ class Lease(AbstractContextManager["Lease"]):
         if holder is not None and holder["owner"] == self._owner:
             self._storage.filesystem.delete_file(self._storage.path(LEASE))
 
+    def check_known(self) -> None:
+        """Raises LeaseLostError where the lease is known to be lost, without asking the storage."""
+        if self._lost is not None:
+            self.check()
+
     def check(self) -> None:
         """Raises LeaseLostError unless the lease is still held."""
-        holder = self._read()
+        holder = retried(self._read)
         if self._lost is None and (holder is None or holder["owner"] != self._owner):
             self._lost = f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
         if self._lost is not None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
 from pipelines.roll_config import REFERENCE, Roll
-from pipelines.roll_figures import by_day, compared, cost, forgetting, metrics_of, sides, spread_of
+from pipelines.roll_figures import by_day, compared, cost, forgetting, metrics_of, seeds_disagree, sides, spread_of
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_snapshots import drift, known_users
@@ -41,7 +41,8 @@ def write_roll_report(
         name: [[outcome for outcome in found if outcome.planned.stage.day >= plan.first] for found in seeds]
         for name, seeds in outcomes.items()
     }
-    rows = {name: served_rows(store, found) for name, found in asked.items()}
+    served = {name: served_rows(store, found) for name, found in asked.items()}
+    rows = {name: found for name, (found, _) in served.items()}
     if roll.num_resamples and len(rows) > 1:
         console.print(f"comparing {len(rows)} arms, {roll.num_resamples:,} resamples of users each", highlight=False)
     away = {name: days_away(contract, roll.data_path, own, roll.forgetting.back_days) for name, own in rows.items()}
@@ -61,6 +62,7 @@ def write_roll_report(
                 "stages": [outcome.planned.name for outcome in found],
                 "num_days": len({int(day) for day in rows[name].day}),
                 "num_rows": len(rows[name]),
+                "days_left_out": served[name][1],
                 "pooled": metrics_of(rows[name]),
                 "spread": spread_of(rows[name]),
                 "days": by_day(rows[name]),
@@ -117,12 +119,15 @@ def summary(result: Result) -> str:
     parts = [f"The chain served {full['num_days']} days, {full['num_rows']:,} rows{of_seeds}: GAUC {number(full['pooled']['gauc'])}."]
     for found in result["comparisons"]:
         if found["metric"] == "gauc":
+            disagree = ", though seeds disagree" if seeds_disagree(found) else ""
             verdict = {"better": "better than", "worse": "worse than"}.get(found["verdict"], "undecided against")
-            parts.append(f"It is {verdict} {found['b']} ({signed(found['difference'])}).")
+            parts.append(f"It is {verdict} {found['b']} ({signed(found['difference'])}{disagree}).")
     if result["known_users"]:
         num_rows = sum(month["num_rows"] for month in result["known_users"])
         share = sum(month["num_rows"] * month["any"] for month in result["known_users"]) / num_rows
-        parts.append(f"Its monthly snapshots know the user of {share:.0%} of the rows.")
+        parts.append(f"Its monthly snapshots know the user of {share:.0%} of the {num_rows:,} rows that are served with some.")
+    if left_out := {name: len(arm["days_left_out"]) for name, arm in result["arms"].items() if arm["days_left_out"]}:
+        parts.append(f"Days that do not count: {', '.join(f'{count} of {name}' for name, count in left_out.items())}.")
     if result["not_compared"]:
         parts.append(f"Not compared: {', '.join(result['not_compared'])}.")
     if result["failed"]:
@@ -170,7 +175,8 @@ def _pair_rows(result: Result) -> list[dict[str, Any]]:
             {
                 "difference": signed(found["difference"]),
                 "interval": f"[{signed(found['low'])}, {signed(found['high'])}]",
-                "verdict": found["verdict"],
+                "verdict": found["verdict"] + (", seeds disagree" if seeds_disagree(found) else ""),
+                "colour": found["verdict"],
             }
         )
     return list(rows.values())
@@ -201,7 +207,7 @@ def _cost_rows(result: Result) -> list[dict[str, Any]]:
             "num_stages": int(values["num_stages"]),
             "rows": f"{values['rows']:,.0f}",
             "wall": str(timedelta(seconds=round(values["wall_s"]))),
-            "start": f"{1 - values['train_s'] / values['wall_s']:.0%}" if values["wall_s"] else "\u2013",
+            "start": f"{max(0.0, 1 - values['train_s'] / values['wall_s']):.0%}" if values["wall_s"] else "\u2013",
             "daily": f"{found['all_daily_rows'].get(kind, 0):,}",
             "share": number(values["rows"] / found["all_daily_rows"][kind], 3) if found["all_daily_rows"].get(kind) else "\u2013",
         }

@@ -1,6 +1,7 @@
 """Runs the stages of a roll that are due, days in order; what is finished is never run twice."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -68,8 +69,9 @@ class RollRunner:
         num_stages = len(left)
         running: dict[str, _Running] = {}
         while left or running:
-            lease.check()
+            lease.check_known()
             while len(running) < self.runs.room and (ready := self._ready(left.values())):
+                lease.check()
                 # Room for one more: what is finished, or cannot be, takes none.
                 del left[ready.name]
                 outcome = self._settled(ready)
@@ -82,7 +84,8 @@ class RollRunner:
                 if outcome is not None:
                     running.pop(ready.name, None)
                     self.outcomes[ready.name] = outcome
-            ended = self.runs.next() if running else None
+            # With none running there is no room yet: a process has to start.
+            ended = self.runs.next() if running or left else None
             if ended is not None:
                 # Training takes long: whoever has taken the directory over since is the one to write.
                 lease.check()
@@ -188,11 +191,12 @@ class RollRunner:
                 ran.setdefault(outcome.planned.stage.kind, []).append(outcome.ran_s)
         if not ran:
             return "time left: known after the first stage"
+        most = widest(left)
         known = [seconds for of_kind in ran.values() for seconds in of_kind]
         left_s = 0.0
         for planned in left:
             of_kind = ran.get(planned.stage.kind, known)
-            left_s += sum(of_kind) / len(of_kind) / self.runs.room
+            left_s += sum(of_kind) / len(of_kind) / min(self.runs.room, most)
         return f"about {int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d} left"
 
 
@@ -206,6 +210,14 @@ def described(planned: PlannedStage) -> str:
 
 def last_day(stop: date) -> date:
     return date.fromordinal(stop.toordinal() - 1)
+
+
+def widest(stages: Iterable[PlannedStage]) -> int:
+    """How many of ``stages`` can run at one time at most, as far as generations say: of stages that are as many parents deep."""
+    depths: dict[str, int] = {}
+    for planned in stages:
+        depths[planned.name] = 1 + max((depths.get(parent.name, 0) for parent in planned.parents), default=0)
+    return max(Counter(depths.values()).values(), default=0)
 
 
 def _limits(calendar: Calendar, planned: PlannedStage) -> list[tuple[Any, int]]:

@@ -85,25 +85,31 @@ class ServedRows:
         return len(self.label)
 
 
-def served_rows(store: RollStore, seeds: Sequence[Sequence[Outcome]]) -> ServedRows:
-    """Of the daily models that have been scored, by day; a day counts where every seed has scored the same rows of it.
+def served_rows(store: RollStore, seeds: Sequence[Sequence[Outcome]]) -> tuple[ServedRows, dict[str, str]]:
+    """(rows of the daily models that have been scored, by day; day -> why it does not count although a seed has scored it).
 
     Args:
         seeds: the outcomes of an arm, once a seed.
     """
     found = [_scored_days(store, outcomes) for outcomes in seeds]
     parts: list[dict[str, Column]] = []
-    for day in sorted(set.intersection(*(set(days) for days in found))):
+    left_out: dict[str, str] = {}
+    for day in sorted(set().union(*found)):
+        if any(day not in days for days in found):
+            left_out[str(date.fromordinal(_EPOCH.toordinal() + day))] = "not every seed has scored it"
+            continue
         first, *others = (days[day] for days in found)
-        if all(np.array_equal(first[name], other[name]) for other in others for name in ("group", "time", "label")):
+        if not all(np.array_equal(first[name], other[name]) for other in others for name in ("group", "time", "label")):
+            left_out[str(date.fromordinal(_EPOCH.toordinal() + day))] = "seeds have scored other rows of it"
+        else:
             predictions = np.stack([first["prediction"], *(other["prediction"] for other in others)])
             parts.append(first | {"day": np.full(len(first["label"]), day), "predictions": predictions})
     if not parts:
         nothing = np.zeros(0)
-        return ServedRows(nothing, nothing, nothing, nothing, np.zeros((len(found), 0)))
+        return ServedRows(nothing, nothing, nothing, nothing, np.zeros((len(found), 0))), left_out
     names = ("day", "group", "time", "label", "predictions")
     day_, group, time, label, predictions = (np.concatenate([part[name] for part in parts], axis=-1) for name in names)
-    return ServedRows(day_, group, time, label, predictions)
+    return ServedRows(day_, group, time, label, predictions), left_out
 
 
 def _scored_days(store: RollStore, outcomes: Sequence[Outcome]) -> dict[int, dict[str, Column]]:

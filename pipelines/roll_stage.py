@@ -18,6 +18,7 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, load_contract
 from raytrain.ecdctr_config import EcdctrModel
 from raytrain.errors import ConfigError, ContractError
+from raytrain.resources import beside_others
 from raytrain.run import RESUME_KEYS
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
@@ -103,8 +104,10 @@ def _job(roll: Roll, stage: Stage, parents: tuple[PlannedStage, ...], contract: 
             "optimizer": "keep" if stage.goes_on else "reset",
         }
     run = {"storage_path": directory, "save_predictions": stage.kind == "actr", "tensorboard": False}
-    data = {**values.get("data", {}), "domain": domain, "days": days}
-    job = JobConfig.parse({**values, "data": data, "start": start, "run": run}, f"{roll.name}, {stage.name}")
+    # A process of Ray has a directory of its own.
+    data = {**values.get("data", {}), "path": Storage(roll.data_path).uri, "domain": domain, "days": days}
+    # However many stages run beside it: another number of threads is another order of sums.
+    job = beside_others(JobConfig.parse({**values, "data": data, "start": start, "run": run}, f"{roll.name}, {stage.name}"))
     # The name holds the digest, which the name is no part of.
     named = job.run.model_copy(update={"name": PlannedStage(stage, job, parents).name})
     return job.model_copy(update={"run": named})

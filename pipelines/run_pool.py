@@ -4,21 +4,27 @@ A process is used again for the next run: what takes seconds to load is loaded o
 """
 
 import io
+import json
 import os
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from rich.console import Console
 
 from pipelines.runs import Ended
 from raytrain.capacity import DRIVER_BYTES, Capacity
 from raytrain.config import CONFIG_FILE, JobConfig
+from raytrain.data.contract import CONTRACT_FILE
+from raytrain.data.days import contract_of
 from raytrain.errors import RaytrainError, ResourceError, RunError
+from raytrain.footprint import footprint_of
+from raytrain.models.declared import DECLARED
 from raytrain.resources import beside_others, largest, needs_beside_others
 from raytrain.storage import Storage, masked
 from raytrain.training.process import ALLOCATOR, quieten
@@ -40,48 +46,60 @@ class _Busy:
 
 
 class RunPool:
-    """Runs in Ray actors. One that dies is started anew by Ray and goes on with its run, ``scaling.max_failures`` times."""
+    """Runs in Ray actors. One that dies is started anew by Ray and goes on with its run, ``max_failures`` times a run."""
 
-    def __init__(self, room: int, num_cpus: float, max_failures: int, console: Console) -> None:
-        """``num_cpus``: of a process, for runs that train in it; the workers of others ask for theirs."""
-        self.room = room
-        self._console = console
+    def __init__(self, most: int, num_cpus: float, memory: int, max_failures: int, console: Console) -> None:
+        """
+        Args:
+            most: processes that are asked for; runs are given to those that have started.
+            num_cpus, memory: of a process; the workers of runs that do not train in it ask for theirs.
+        """
+        self._most, self._console = most, console
         self._actor = ray.remote(RunProcess).options(
             num_cpus=num_cpus,
-            memory=DRIVER_BYTES,
-            max_restarts=max_failures,
+            memory=memory,
+            # A process serves many runs: what is bounded is how often one of them is begun again.
+            max_restarts=-1,
             max_task_retries=max_failures,
             max_concurrency=2,
             runtime_env={"env_vars": {name: value for name, value in ALLOCATOR.items() if name not in os.environ}},
         )
+        self._starting: dict[Any, Any] = {}
+        """What says that it has started -> actor"""
         self._idle: list[Any] = []
         self._busy: list[_Busy] = []
+        self._none_since = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Raises ResourceError where no process could be started in ``START_LIMIT_S``."""
-        self._idle = [self._actor.remote() for _ in range(self.room)]
-        ready, _ = ray.wait([actor.ready.remote() for actor in self._idle], timeout=START_LIMIT_S)
-        if not ready:
-            self.close()
-            raise ResourceError(
-                f"A process for runs has to start. Received: none in {START_LIMIT_S:.0f} s. The cluster is busy with others: "
-                "wait for them, or add nodes."
-            )
+        self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for actor in [*self._idle, *(busy.actor for busy in self._busy)]:
+        for actor in [*self._starting.values(), *self._idle, *(busy.actor for busy in self._busy)]:
             ray.kill(actor)
-        self._idle, self._busy = [], []
+        self._starting, self._idle, self._busy = {}, [], []
+
+    @property
+    def room(self) -> int:
+        """Processes that there are: on a cluster that others use too they may come one by one."""
+        self._admit(0.0)
+        return len(self._idle) + len(self._busy)
 
     def begin(self, name: str, job: JobConfig, resume: bool) -> None:
-        actor: Any = self._idle.pop(0) if self._idle else self._actor.remote()
+        actor = self._idle.pop(0)
+        # Not ``resume``: a process that dies and is started anew has to find out by itself.
         self._busy.append(_Busy(actor, name, actor.train.remote(beside_others(job).model_dump(mode="json"))))
 
     def next(self) -> Ended | None:
+        """Raises ResourceError where no process could be started in ``START_LIMIT_S``."""
+        if not self._busy:
+            self._admit(POLL_S)
+            if not self._idle and time.monotonic() - self._none_since > START_LIMIT_S:
+                raise ResourceError(
+                    f"A process for runs has to start. Received: none in {START_LIMIT_S:.0f} s. The cluster is busy with others: "
+                    "wait for them, or add nodes."
+                )
+            return None
         done, _ = ray.wait([busy.answer for busy in self._busy], timeout=POLL_S)
         for busy in self._busy:
             self._print_of(busy)
@@ -91,15 +109,29 @@ class RunPool:
         self._busy.remove(ended)
         try:
             result, error, lines = ray.get(ended.answer)
-        except RayActorError as err:
-            # It was started anew as often as it may be: the next run gets another process.
-            return ended.name, RunError(f"A run has to outlive its process. Received: one that died again and again. {masked(str(err))}")
         except RayError as err:
-            self._idle.append(ended.actor)
-            return ended.name, RunError(f"A run has to end. Received: {masked(str(err))}")
+            # Too little memory, a node that is gone, one death too many: another process takes the next run. Should this one still be
+            # at work, somewhere that is out of reach, it is to stop.
+            ray.kill(ended.actor)
+            self._start()
+            return ended.name, RunError(f"A run has to outlive its process. Received: {masked(str(err)).strip()}")
         self._idle.append(ended.actor)
         self._print(ended, lines)
         return ended.name, RunError(error) if error else result
+
+    def _start(self) -> None:
+        """As many processes as are wanted and not there."""
+        for _ in range(self._most - len(self._starting) - len(self._idle) - len(self._busy)):
+            actor: Any = self._actor.remote()
+            self._starting[actor.ready.remote()] = actor
+
+    def _admit(self, wait_s: float) -> None:
+        """Takes over what has started; waits for the first one."""
+        if self._starting:
+            started, _ = ray.wait(list(self._starting), num_returns=len(self._starting) if not wait_s else 1, timeout=wait_s)
+            self._idle += [self._starting.pop(one) for one in started]
+        if self._idle or self._busy:
+            self._none_since = time.monotonic()
 
     def _print_of(self, busy: _Busy) -> None:
         """What the run has said since."""
@@ -111,7 +143,7 @@ class RunPool:
         said, busy.said = busy.said, None
         try:
             self._print(busy, ray.get(said))
-        except RayActorError:
+        except RayError:
             # It died: what it would have said is in its run's metrics.jsonl.
             return
 
@@ -157,7 +189,11 @@ class RunProcess:
         from raytrain.run import train
 
         job = JobConfig.parse(values, "pool")
-        begun = Storage(Storage(job.run.storage_path).join(str(job.run.name))).exists(CONFIG_FILE)
+        storage = Storage(Storage(job.run.storage_path).join(str(job.run.name)))
+        begun = storage.exists(CONFIG_FILE) and storage.exists(CONTRACT_FILE)
+        if storage.exists(CONFIG_FILE) and not begun:
+            # It died between the two: nothing has been trained.
+            storage.delete_dir("")
         try:
             result, error = train(job, Console(file=self._screen, width=200), resume=begun), ""  # type: ignore[arg-type]
         except RaytrainError as err:
@@ -170,28 +206,44 @@ class RunProcess:
         return self._screen.taken()
 
 
-def pool_of(jobs: Iterable[JobConfig], asked: int | None, what: str, console: Console) -> RunPool | None:
+def pool_of(jobs: Iterable[JobConfig], asked: int | None, most: int, what: str, console: Console) -> RunPool | None:
     """A pool for as many of ``jobs`` as have room on the cluster at one time; None where that is one.
 
     Args:
         asked: the most that the user wants.
-        what: what messages call a run.
+        most: that can go on at one time at all.
+        what: messages call a run.
 
     Raises:
         ResourceError: not even one fits, or fewer than are asked for.
     """
-    wanted = list(jobs)
-    if asked == 1 or len(wanted) <= 1:
+    kinds = {_kind(job): job for job in jobs}
+    if asked == 1 or most <= 1 or not kinds:
         return None
     from raytrain.training.launch import connect
 
     quieten()
-    needs = largest(needs_beside_others(job) for job in wanted)
+    needs = largest(needs_beside_others(job) for job in kinds.values())
     connect(needs, console)
-    capacity = Capacity.of_cluster(needs, ray.cluster_resources(), what)  # type: ignore[no-untyped-call]
-    room = min(capacity.concurrency(asked), len(wanted))
+    memory = max(process_bytes(job) for job in kinds.values())
+    capacity = Capacity.of_cluster(needs, ray.cluster_resources(), what, memory)  # type: ignore[no-untyped-call]
+    room = min(capacity.concurrency(asked), most)
     if room == 1:
         return None
     console.print(f"{room} {what}s at one time: {capacity.arithmetic}", markup=False, highlight=False)
-    num_cpus = needs.total if all(job.scaling.in_process for job in wanted) else 0.0
-    return RunPool(room, num_cpus, max(job.scaling.max_failures for job in wanted), console)
+    in_process = all(job.scaling.in_process for job in kinds.values())
+    return RunPool(room, needs.total if in_process else 0.0, memory, max(job.scaling.max_failures for job in kinds.values()), console)
+
+
+def process_bytes(job: JobConfig) -> int:
+    """Memory that the process of a run asks Ray for: what a run that trains in it keeps there, or a driver's."""
+    if not job.scaling.in_process or job.model.name not in DECLARED:
+        return DRIVER_BYTES
+    return DRIVER_BYTES + footprint_of(job, contract_of(job.data), 1).model_per_rank
+
+
+def _kind(job: JobConfig) -> str:
+    """Jobs that differ in their days alone, and in what they start from, take the same."""
+    kept = job.model_dump(mode="json", exclude={"run", "start", "seed"})
+    kept["data"].pop("days")
+    return json.dumps(kept, sort_keys=True)

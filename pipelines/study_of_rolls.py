@@ -77,7 +77,7 @@ def run_study_of_rolls(path: str, preset: str, overrides: Sequence[str], console
     """Prepares what is missing, rolls every case, and writes result.json, result.md and result.html.
 
     Args:
-        overrides: a key of the study (``rolls.questions.arms=[mean]``) changes the study, any other (``base.seed=1``) every roll.
+        overrides: a key of the study (``rolls.questions.arms=[mean]``) changes the study, any other (``calendar.cpm=null``) every roll.
         run: rolls one case; ``pipelines.roll.run_roll`` when None.
 
     Returns:
@@ -105,13 +105,16 @@ def run_study_of_rolls(path: str, preset: str, overrides: Sequence[str], console
             if data is not None and not Storage(data.output).exists(CONTRACT_FILE):
                 prepare(data, lambda line: console.print(line, markup=False, highlight=False))
             found = (run or _roll)(file, roll_overrides, console, study.rolls[name].arms)
-        except RaytrainError as err:
-            result["failed"].append({"case": name, "error": masked(str(err))})
-            console.print(f"{name} failed: {masked(str(err))}", style="red", markup=False, highlight=False)
+        except Exception as err:  # Whatever it is, it must not cost the other cases.
+            error = masked(str(err) if isinstance(err, RaytrainError) else f"{type(err).__name__}: {err}")
+            result["failed"].append({"case": name, "error": error})
+            console.print(f"{name} failed: {error}", style="red", markup=False, highlight=False)
             continue
         result["cases"][name] = _kept(found, study.rolls[name], storage.join(f"rolls/{name}"))
         if found["failed"]:
             result["failed"].append({"case": name, "error": f"{len(found['failed'])} stages are missing: {found['failed'][0]['error']}"})
+        # So far: a kill leaves what was found.
+        write_report(Storage(storage.join(preset)), result)
     output = Storage(chosen.output or storage.join(preset))
     write_report(output, result)
     console.print(f"wrote {', '.join(masked(output.join(f'result.{kind}')) for kind in ('json', 'md', 'html'))}", highlight=False)
@@ -143,7 +146,11 @@ def _planned(
         output = storage.join(f"data/{Path(case.prepare).stem.removeprefix('prepare_')}-{digest}")
         data = load_prepare_config(beside / case.prepare, (*case.recipe, f"output={output}"))
         own.append(f"base.data.path={output}")
-    chained = (*preset.overrides, *overrides, *case.overrides, *own)
+    set_here = {one.partition("=")[0] for one in own} | {"base.seed"}
+    taken = [one for one in overrides if one.partition("=")[0].strip() in set_here]
+    if taken:
+        raise ConfigError(f"A study of rolls sets {', '.join(sorted(set_here))} itself. Received: {taken[0]}. Set presets, or rolls.")
+    chained = (*preset.overrides, *case.overrides, *overrides, *own)
     chosen_arms(load_roll(file, chained), case.arms)
     return file, chained, data
 

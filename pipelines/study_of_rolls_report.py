@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 from pipelines.roll_config import REFERENCE
+from pipelines.roll_figures import seeds_disagree
 from raytrain.json_text import json_text
 from raytrain.metrics.bootstrap import CLICK_METRICS
 from raytrain.storage import Storage
@@ -97,7 +98,8 @@ def _difference(case: Result, arm: str) -> str:
     found = next((pair for pair in case["comparisons"] if pair["b"] == arm and pair["metric"] == METRIC), None)
     if found is None:
         return ""
-    return f"{signed(found['difference'])} [{signed(found['low'])}, {signed(found['high'])}] {found['verdict']}"
+    disagree = ", seeds disagree" if seeds_disagree(found) else ""
+    return f"{signed(found['difference'])} [{signed(found['low'])}, {signed(found['high'])}] {found['verdict']}{disagree}"
 
 
 def _note(result: Result) -> str:

@@ -23,17 +23,19 @@ class Capacity:
     """Bytes that Ray hands out."""
     what: str = "trial"
     """What messages call a run."""
+    memory_each: int = DRIVER_BYTES
+    """Bytes that a run's process asks for."""
 
     @classmethod
-    def of_cluster(cls, needs: Needs, resources: Mapping[str, float], what: str = "trial") -> "Capacity":
+    def of_cluster(cls, needs: Needs, resources: Mapping[str, float], what: str = "trial", memory_each: int = DRIVER_BYTES) -> "Capacity":
         """``resources``: as Ray names them."""
-        return cls(needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0), what)
+        return cls(needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0), what, memory_each)
 
     @property
     def limits(self) -> dict[str, int]:
         """Runs that each kind of resource has room for."""
         # Ray counts in ten-thousandths; a quotient of floats may miss a whole number by less.
-        found = {"CPUs": int(self.num_cpus / self.needs.total + 1e-6), "memory": int(self.memory / DRIVER_BYTES)}
+        found = {"CPUs": int(self.num_cpus / self.needs.total + 1e-6), "memory": int(self.memory / self.memory_each)}
         return found | ({"GPUs": int(self.num_gpus / self.needs.num_gpus + 1e-6)} if self.needs.num_gpus else {})
 
     def concurrency(self, asked: int | None) -> int:
@@ -52,7 +54,7 @@ class Capacity:
             )
         least, room = min(self.limits.items(), key=lambda limit: limit[1])
         if room < 1:
-            what = f"{size(DRIVER_BYTES)} of memory" if least == "memory" else f"{self.needs.num_gpus} GPUs"
+            what = f"{size(self.memory_each)} of memory" if least == "memory" else f"{self.needs.num_gpus} GPUs"
             there = size(self.memory) if least == "memory" else f"{self.num_gpus:g}"
             raise ResourceError(
                 f"A {self.what} has to fit on the cluster. Received: a {self.what} takes {what}, and there are {there}. Free some."
@@ -70,7 +72,7 @@ class Capacity:
         needs = self.needs
         parts = {
             "CPUs": f"{needs.arithmetic} a {self.what}, {self.num_cpus:g} CPUs",
-            "memory": f"{size(DRIVER_BYTES)} a {self.what}, {size(self.memory)} of memory",
+            "memory": f"{size(self.memory_each)} a {self.what}, {size(self.memory)} of memory",
             "GPUs": f"{needs.num_gpus} GPUs a {self.what}, {self.num_gpus:g} GPUs",
         }
         return f"{parts[least]}: room for {room} at one time"

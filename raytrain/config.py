@@ -210,9 +210,9 @@ class ScalingSection(Section):
     """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers, or takes all in_process."""
     use_gpu: bool = False
     in_process: bool = False
-    """One worker in the command's own process and no Ray, for many short runs, as of a study: nothing is started, rows are read between
-    steps, checkpoints are saved where they are made, and a failure ends the run, which --resume goes on with. What the other keys of
-    scaling and data.prefetch_batches say is for Ray."""
+    """One worker in the command's own process, or in one of those that a roll or a sweep keeps, for many short runs: no Ray Train is
+    started, rows are read between steps, checkpoints are saved where they are made, and a failure ends the run, which --resume goes on
+    with. What the other keys of scaling but threads_per_worker and data.prefetch_batches say is for Ray Train."""
 
     @property
     def min_workers(self) -> int:

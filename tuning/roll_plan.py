@@ -21,12 +21,12 @@ class RollSweepPlan(SweepPlan):
     """Trials are rolls."""
 
     kind = "roll"
-    set_by_sweep = ("base.seed", "output", "arms", "name")
+    set_by_sweep = ("base.seed", "seeds", "output", "arms", "name")
     how_tested = "rolling on over the days that test it"
 
     def __init__(self, sweep: Sweep, values: Mapping[str, Any], origin: str) -> None:
-        # Arms are other questions: a trial is the chain alone.
-        super().__init__(sweep, {key: value for key, value in values.items() if key != "arms"}, origin)
+        # Arms are other questions: a trial is the chain alone, with the sweep's seeds.
+        super().__init__(sweep, {key: value for key, value in values.items() if key not in ("arms", "seeds")}, origin)
         if sweep.serve is None:
             raise ConfigError(f"{origin}: A sweep of a roll chooses on days. Received: serve=null. Name days to choose on and to test on.")
         wrong = [objective for objective in self.objectives if objective not in (*CLICK_METRICS, "train_s")]

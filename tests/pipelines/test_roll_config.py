@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.roll_config import REFERENCE, Roll, load_roll
+from pipelines.roll_config import KINDS, REFERENCE, Roll, load_roll
 from pipelines.roll_stage import plan_roll
 from raytrain.errors import ConfigError, ContractError, RaytrainError
 from raytrain.settings import with_overrides
@@ -56,6 +56,17 @@ def test_what_is_not_right_is_refused(tmp_path: Path, override: str, message: st
     with pytest.raises(ConfigError) as error:
         load(tmp_path, override)
     assert_three_parts(error.value, message)
+
+
+def test_seeds_leave_no_other_seed_beside_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, "seeds=[1, 2]", "actr.seed=3")
+    assert_three_parts(error.value, "seeds are of every stage", "Received: actr.seed beside seeds=[1, 2]")
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, "seeds=[1, 2]", "arms={other: [base.seed=9]}")
+    assert_three_parts(error.value, "seeds are of every arm", "Received: arm other with base.seed=9")
+    rolls = load(tmp_path, "seeds=[1, 2]", "arms={other: [calendar.cpm=null]}")
+    assert {rolls[name].with_seed(2).job_values(kind)["seed"] for name in rolls for kind in KINDS} == {2}
 
 
 def test_arms_are_the_file_with_their_changes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.roll_config import REFERENCE, Forgetting
-from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, forgetting, metrics_of, sides, spread_of
+from pipelines.roll_figures import MIN_ROWS, by_day, compared, cost, forgetting, metrics_of, seeds_disagree, sides, spread_of
 from pipelines.roll_scores import ServedRows, days_away, scored, served_rows
 from pipelines.roll_snapshots import drift, known_users, procrustes
 from raytrain.data.contract import load_contract
@@ -80,6 +80,9 @@ def test_figures_of_several_seeds_are_means_over_them() -> None:
     assert set(spread_of(one).values()) == {None}
     pair = next(pair for pair in compared({REFERENCE: two, "right": ServedRows(*_columns(one), np.array([right, right]))}, 20))
     assert (pair["metric"], pair["difference"], pair["verdict"]) == ("auc", -0.5, "worse")
+    assert pair["seed_differences"] == [0.0, -1.0]
+    assert seeds_disagree(pair)
+    assert not seeds_disagree(pair | {"seed_differences": [-0.1, -0.9]})
     first = two.take(two.group == 0)
     assert first.predictions.shape == (2, 2)
 
@@ -205,7 +208,8 @@ def test_drift_is_measured_between_snapshots_that_follow_each_other(rolled: tupl
 def test_served_rows_are_those_of_the_days_and_without_predictions_a_day_is_open(rolled: tuple[dict[str, Any], list[Any]]) -> None:
     values, outcomes = rolled
     days = load_contract(values["base"]["data"]["path"]).domains["target"].days
-    served = served_rows(store_of(values), [outcomes])
+    served, left_out = served_rows(store_of(values), [outcomes])
+    assert not left_out
     counts = dict(zip(*(column.tolist() for column in np.unique(served.day, return_counts=True)), strict=True))
     assert counts == {(day(number) - day(0)).days + START // DAY_S: days[day(number).isoformat()].num_rows for number in (52, 53)}
     last = next(outcome for outcome in outcomes if outcome.planned.stage.name == "actr-2020-11-05")
@@ -213,7 +217,7 @@ def test_served_rows_are_those_of_the_days_and_without_predictions_a_day_is_open
     for file in (run_directory(values, "actr", 53) / "predictions/test").iterdir():
         file.unlink()
     assert scored(store_of(values), last) is None
-    assert len(served_rows(store_of(values), [outcomes])) == counts[52 + START // DAY_S]
+    assert len(served_rows(store_of(values), [outcomes])[0]) == counts[52 + START // DAY_S]
 
 
 def test_rows_whose_user_a_snapshot_knows_are_counted_by_month(
@@ -221,7 +225,7 @@ def test_rows_whose_user_a_snapshot_knows_are_counted_by_month(
 ) -> None:
     values, outcomes = rolled
     contract = load_contract(values["base"]["data"]["path"])
-    served = served_rows(store_of(values), [outcomes])
+    served, _ = served_rows(store_of(values), [outcomes])
 
     def vectors(run: Storage) -> dict[str, torch.Tensor]:
         """October knows all users but the first 20, November those of odd numbers."""

@@ -73,7 +73,9 @@ def test_cases_are_rolled_with_the_presets_seeds_and_their_own_arms(study: Path,
     rows = across(result)
     assert rows is not None
     assert [rows[0], [row[0] for row in rows[1:]]] == [["Case", "Chain", "less without_tpm"], ["whole", "short"]]
-    assert rows[1][2].endswith("better")
+    difference = next(pair for pair in result["cases"]["whole"]["comparisons"] if (pair["b"], pair["metric"]) == ("without_tpm", "gauc"))
+    assert rows[1][2].startswith(f"{difference['difference']:+.4f} [")
+    assert difference["verdict"] in rows[1][2]
     text = markdown(result)
     assert "raytrain study" in text
     assert "with calendar.actr.window_days=7: 2 days" in text
@@ -115,8 +117,10 @@ def test_a_case_that_fails_costs_no_other(study: Path, tmp_path: Path) -> None:
         (("rolls.whole.prepare=gone.yaml",), "full", ("gone.yaml",)),
         (("rolls.whole.rolls=x",), "full", ("rolls.whole.rolls",)),
         (("calendar.cmp=null",), "full", ("calendar.cmp",)),
+        (("seeds=[5]",), "full", ("A study of rolls sets", "Received: seeds=[5]")),
+        (("base.seed=5",), "full", ("Received: base.seed=5",)),
     ],
-    ids=["preset", "arm", "prepare config", "key of the study", "key of a roll"],
+    ids=["preset", "arm", "prepare config", "key of the study", "key of a roll", "seeds", "seed"],
 )
 def test_what_is_not_right_is_refused_before_anything_runs(
     study: Path, overrides: tuple[str, ...], preset: str, parts: tuple[str, ...]

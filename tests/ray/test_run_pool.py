@@ -43,7 +43,7 @@ def test_a_roll_side_by_side_is_the_roll_one_after_the_other(data: str, tmp_path
     assert not result["failed"]
     assert "2 stages at one time: scaling.in_process=true with 1 thread(s) = 1 CPUs a stage, 2 CPUs" in printed(console)
     assert f"{result['stages'][0]['name']}  the model is the one of step" in printed(console)
-    serial = run_roll(str(file), ("max_concurrent=1", f"output={tmp_path / 'serial'}", "base.scaling.threads_per_worker=1"), quiet())
+    serial = run_roll(str(file), ("max_concurrent=1", f"output={tmp_path / 'serial'}"), quiet())
     assert serial["arms"]["full"]["days"] == result["arms"]["full"]["days"]
     ours, theirs = predictions(tmp_path / "roll"), predictions(tmp_path / "serial")
     assert len(ours) == 4
@@ -73,9 +73,11 @@ def ended_of(pool: RunPool) -> tuple[str, dict[str, Any] | Exception]:
 def test_a_run_whose_process_dies_goes_on_in_another(data: str, tmp_path: Path) -> None:
     console = quiet()
     jobs = [tiny(data, tmp_path, "one"), tiny(data, tmp_path, "two")]
-    pool = pool_of(jobs, None, "run", console)
+    pool = pool_of(jobs, None, 2, "run", console)
     assert pool is not None
     with pool:
+        while pool.room < len(jobs):
+            assert pool.next() is None
         for job in jobs:
             pool.begin(str(job.run.name), job, resume=False)
         committed = Storage(str(tmp_path / "one/checkpoints/committed.json"))
@@ -93,9 +95,11 @@ def test_a_run_that_fails_says_why_and_its_process_takes_the_next(data: str, tmp
     good = tiny(data, tmp_path, "good")
     run, nowhere = good.run.model_copy(update={"name": "bad"}), good.data.model_copy(update={"domain": "no"})
     bad = good.model_copy(update={"run": run, "data": nowhere})
-    pool = pool_of([good, bad], None, "run", quiet())
+    pool = pool_of([good, bad], None, 2, "run", quiet())
     assert pool is not None
     with pool:
+        while not pool.room:
+            assert pool.next() is None
         pool.begin("bad", bad, resume=False)
         name, error = ended_of(pool)
         assert name == "bad"
@@ -108,6 +112,6 @@ def test_a_run_that_fails_says_why_and_its_process_takes_the_next(data: str, tmp
 def test_more_than_fits_is_refused_and_one_takes_no_pool(data: str, tmp_path: Path) -> None:
     jobs = [tiny(data, tmp_path, name) for name in "abc"]
     with pytest.raises(ResourceError, match=r"Runs at one time have to fit on the cluster. Received: max_concurrent=3"):
-        pool_of(jobs, 3, "run", quiet())
-    assert pool_of(jobs[:1], None, "run", quiet()) is None
-    assert pool_of(jobs, 1, "run", quiet()) is None
+        pool_of(jobs, 3, 3, "run", quiet())
+    assert pool_of(jobs, None, 1, "run", quiet()) is None
+    assert pool_of(jobs, 1, 3, "run", quiet()) is None
