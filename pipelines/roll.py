@@ -1,7 +1,7 @@
 """`raytrain roll ROLL.yaml`: the monthly, weekly and daily models of a span of days, each trained once.
 
     raytrain roll pipelines/rolls/complete_journey.yaml --dry-run
-    raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-10-01 --to 2017-10-14
+    raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-08-07 --to 2017-08-13
 
 The same command goes on where it was ended: a finished stage is kept, an interrupted one resumes from its cursor. Every stage is a run
 of its own under ``<output>/stages/``, and can be scored like any other.

@@ -132,14 +132,14 @@ def roll(
     overrides: Overrides = None,
     first: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First day to serve; the calendar's when left out")] = None,
     last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last day to serve, itself included")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="An arm to roll beside the chain; all of the file's when left out")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="An arm to roll beside the chain; else all, none with 'arms={}'")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every stage and its state; train nothing")] = False,
 ) -> None:
     """Train the monthly, weekly and daily models that a span of days needs, each once; resumable.
 
     [dim]raytrain roll pipelines/rolls/complete_journey.yaml --dry-run[/dim]
 
-    [dim]raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-10-01 --to 2017-10-07[/dim]
+    [dim]raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-08-07 --to 2017-08-13 'arms={}' 'seeds=[0, 1]'[/dim]
     """
     from pipelines.roll import run_roll, show_plan
 
