@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.config import AwsSection, ClusterConfig, GcpSection
+from cluster.config import KEEPALIVE, AwsSection, ClusterConfig, GcpSection
 from cluster.pod_config import GroupSection, PodSection, TrainSection
 from cluster.pods import Manifest
 from raytrain.errors import ConfigError
@@ -66,7 +66,7 @@ def launcher_config(config: ClusterConfig, provider: str) -> Manifest:
             "container_name": "raytrain",
             "pull_before_run": True,
             # Ray joins these with blanks and hands them to a shell.
-            "run_options": [f"--env {name}={shlex.quote(value)}" for name, value in config.storage.env.items()],
+            "run_options": [f"--env {name}={shlex.quote(value)}" for name, value in {**KEEPALIVE, **config.storage.env}.items()],
         },
         "head_node_type": "head",
         "available_node_types": types,

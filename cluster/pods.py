@@ -3,7 +3,7 @@
 import zlib
 from typing import Any
 
-from cluster.config import DRAIN_VARIABLE, ClaimSection, ClusterConfig, SecretKey
+from cluster.config import DRAIN_VARIABLE, KEEPALIVE, ClaimSection, ClusterConfig, SecretKey
 from cluster.pod_config import PodSection, TrainSection
 from raytrain.machine import GIB
 
@@ -58,6 +58,7 @@ def _container(config: ClusterConfig, pod: PodSection, name: str) -> Manifest:
         "RAY_USAGE_STATS_ENABLED": "0",
         # What Ray waits between SIGTERM and its end, telling Train of a preemption; when the head goes there is nobody to tell.
         DRAIN_VARIABLE: "0" if is_head else str(config.preemption.drain_s),
+        **KEEPALIVE,
         **config.storage.env,
     }
     container: Manifest = {

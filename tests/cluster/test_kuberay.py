@@ -166,6 +166,12 @@ def test_a_pod_that_has_to_go_has_time_to_say_so_and_to_stop():
     assert (env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"], pod["terminationGracePeriodSeconds"]) == ("40", 60)
 
 
+def test_a_node_that_is_cut_off_is_noticed_in_less_than_a_minute():
+    for container in (pod_of(ray_cluster(small()), "train"), pod_of(ray_cluster(small("storage.env={NOTE: x}")), "head")):
+        env = {entry["name"]: entry.get("value") for entry in container["containers"][0]["env"]}
+        assert env["RAY_grpc_client_keepalive_time_ms"] == env["RAY_grpc_client_keepalive_timeout_ms"] == "20000"
+
+
 def test_the_redis_password_is_looked_up_by_kubernetes():
     config = small("gcs_fault_tolerance={redis_address: 'redis:6379', password_secret: {name: redis, key: password}}")
     assert ray_cluster(config)["spec"]["gcsFaultToleranceOptions"] == {

@@ -95,8 +95,12 @@ def test_workers_on_spot_and_their_identity_in_the_words_of_each_cloud():
 
 
 def test_variables_reach_the_container_whole():
-    config = with_machines(small("storage.env={NOTE: 'a b', AWS_REGION: eu}"))
-    assert launcher_config(config, "aws")["docker"]["run_options"] == ["--env NOTE='a b'", "--env AWS_REGION=eu"]
+    config = with_machines(small("storage.env={NOTE: 'a b', RAY_grpc_client_keepalive_time_ms: '9000'}"))
+    assert launcher_config(config, "aws")["docker"]["run_options"] == [
+        "--env RAY_grpc_client_keepalive_time_ms=9000",
+        "--env RAY_grpc_client_keepalive_timeout_ms=20000",
+        "--env NOTE='a b'",
+    ]
 
 
 def test_what_is_of_kubernetes_alone_is_named_in_the_file():

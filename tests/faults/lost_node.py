@@ -24,6 +24,7 @@ import numpy as np
 import typer
 import yaml
 
+from cluster.config import KEEPALIVE
 from raytrain.settings import with_overrides
 from tests.data.build import build_dataset
 from tests.faults.counting import check_counts, counting_job, write_counting_dataset
@@ -65,7 +66,7 @@ class Cluster:
         options = [*options, "--disable-usage-stats", "--object-store-memory=150000000"]
         if number == 0:
             options.append(f"--temp-dir={self._folder / 'r'}")
-        environment = {**os.environ, **TOKEN, "RAYTRAIN_NODE": self._marks[number], "RAY_health_check_period_ms": "1000"}
+        environment = {**os.environ, **TOKEN, "RAYTRAIN_NODE": self._marks[number], "RAY_health_check_period_ms": "1000", **KEEPALIVE}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment.pop("RAY_ADDRESS", None)
         log = self._folder / f"node-{number}.log"
