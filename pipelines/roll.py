@@ -14,19 +14,18 @@ from datetime import date, timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.roll_config import REFERENCE, Roll, load_roll
 from pipelines.roll_lease import Lease
 from pipelines.roll_report import write_roll_report
-from pipelines.roll_run import Outcome, RollRunner, last_day, states, widest
+from pipelines.roll_run import Outcome, RollRunner, states, widest
 from pipelines.roll_scores import score_late_days
 from pipelines.roll_stage import PlannedStage, RollPlan, plan_roll
 from pipelines.roll_store import RollStore
 from pipelines.runs import OwnProcess, Runs, Train
 from raytrain.config import JobConfig
-from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
+from raytrain.settings import nearest
 from raytrain.storage import masked
 
 
@@ -103,32 +102,6 @@ def _weekly_failures(roll: Roll, outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.state == "failed" and outcome.planned.stage.kind == "cpm"]
 
 
-def show_plan(
-    path: str, overrides: Sequence[str], console: Console, first: date | None = None, last: date | None = None, arms: Sequence[str] = ()
-) -> None:
-    """Prints every stage, in the order it would run, and whether it is finished; starts nothing."""
-    rolls = chosen_arms(load_roll(path, overrides), arms)
-    shown: set[str] = set()
-    store = RollStore(rolls[REFERENCE].directory)
-    table = Table(box=None, pad_edge=False)
-    for title in ("stage", "first day of rows", "last day", "rows", "from", "snapshots of", "state"):
-        table.add_column(title, justify="right" if title == "rows" else "left", no_wrap=True)
-    for name, roll in ((name, roll.with_seed(seed)) for seed in rolls[REFERENCE].all_seeds for name, roll in rolls.items()):
-        plan = plan_roll(name, roll, first, last)
-        for planned in plan.stages:
-            if planned.name in shown:
-                continue
-            shown.add(planned.name)
-            state = "finished" if store.is_finished(planned) else "due"
-            rows = num_rows(plan.contract, planned.job)
-            span, stage = planned.stage.train, planned.stage
-            months = " ".join(f"{snapshot.day:%Y-%m}" for snapshot in stage.snapshots)
-            days = (str(span.start), str(last_day(span.stop)))
-            table.add_row(planned.name, *days, f"{rows:,}", stage.start.name if stage.start else "-", months or "-", state)
-    # A table that is piped into a file is not cut at 80 columns.
-    (console if console.is_terminal else Console(file=console.file, width=160)).print(table)
-
-
 def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:
     """The rolls of the chain itself and of ``arms``; of all where none is named.
 
@@ -137,15 +110,9 @@ def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:
     """
     for name in arms:
         if name not in rolls:
-            raise ConfigError(f"--arm has to name an arm of the file. Received: {name}. Choose of: {', '.join(rolls)}.")
+            near = nearest(name, rolls) if len(rolls) > 1 else "There are none, as after arms={}."
+            raise ConfigError(f"An arm has to be one of the roll's. Received: {name}. {near}")
     return {name: roll for name, roll in rolls.items() if not arms or name in (REFERENCE, *arms)}
-
-
-def num_rows(contract: Contract, job: JobConfig) -> int:
-    """Rows that there are of the days that ``job`` trains on."""
-    assert job.data.days is not None
-    span, days = job.data.days.train, contract.domains[str(job.data.domain)].days
-    return sum(split.num_rows for day, split in days.items() if span.start <= date.fromisoformat(day) < span.stop)
 
 
 def _announced(name: str, seed: int | None, plan: RollPlan, store: RollStore) -> str:

@@ -41,6 +41,11 @@ def spread_of(rows: ServedRows) -> dict[str, float | None]:
     return {metric: known(float(values.std(ddof=1))) for metric, values in _of_seeds(rows).items()}
 
 
+def by_seed(rows: ServedRows) -> dict[str, list[float | None]]:
+    """Metric -> its value with each seed."""
+    return {metric: [known(float(value)) for value in values] for metric, values in _of_seeds(rows).items()} if len(rows) else {}
+
+
 def _of_seeds(rows: ServedRows) -> dict[str, npt.NDArray[np.float64]]:
     """Metric -> [S]"""
     return {

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipelines.roll_charts import day_charts, drift_charts, lineage_chart
 from pipelines.roll_config import REFERENCE, Roll
-from pipelines.roll_figures import by_day, compared, cost, forgetting, metrics_of, seeds_disagree, sides, spread_of
+from pipelines.roll_figures import by_day, by_seed, compared, cost, forgetting, metrics_of, seeds_disagree, sides, spread_of
 from pipelines.roll_run import Outcome
 from pipelines.roll_scores import days_away, served_rows
 from pipelines.roll_snapshots import drift, known_users
@@ -65,6 +65,7 @@ def write_roll_report(
                 "days_left_out": served[name][1],
                 "pooled": metrics_of(rows[name]),
                 "spread": spread_of(rows[name]),
+                "by_seed": by_seed(rows[name]),
                 "days": by_day(rows[name]),
                 "cost": cost(contract, plan.natural, found),
             }
@@ -101,6 +102,7 @@ def page(result: Result) -> str:
         titles=[METRIC_TITLES[metric] for metric in CLICK_METRICS],
         arms=_arm_rows(result),
         pairs=_pair_rows(result),
+        days=_day_rows(result),
         forgetting=_forgetting_rows(result),
         known=[{**month, **{key: f"{month[key]:.0%}" for key in ("newest", "any")}} for month in result["known_users"]],
         cost=_cost_rows(result),
@@ -125,7 +127,7 @@ def summary(result: Result) -> str:
     if result["known_users"]:
         num_rows = sum(month["num_rows"] for month in result["known_users"])
         share = sum(month["num_rows"] * month["any"] for month in result["known_users"]) / num_rows
-        parts.append(f"Its monthly snapshots know the user of {share:.0%} of the {num_rows:,} rows that are served with some.")
+        parts.append(f"Of {num_rows:,} rows served with monthly snapshots, one of these knows the user in {share:.0%}.")
     if left_out := {name: len(arm["days_left_out"]) for name, arm in result["arms"].items() if arm["days_left_out"]}:
         parts.append(f"Days that do not count: {', '.join(f'{count} of {name}' for name, count in left_out.items())}.")
     if result["not_compared"]:
@@ -180,6 +182,20 @@ def _pair_rows(result: Result) -> list[dict[str, Any]]:
             }
         )
     return list(rows.values())
+
+
+def _day_rows(result: Result) -> list[list[str]]:
+    """A row a day that any arm has served: its rows, and every arm's GAUC."""
+    days = sorted({day["day"] for arm in result["arms"].values() for day in arm["days"]})
+    found = {name: {day["day"]: day for day in arm["days"]} for name, arm in result["arms"].items()}
+    return [
+        [
+            day,
+            f"{max(of_arm[day]['num_rows'] for of_arm in found.values() if day in of_arm):,}",
+            *(number(of_arm[day]["gauc"]) if day in of_arm else "\u2013" for of_arm in found.values()),
+        ]
+        for day in days
+    ]
 
 
 def _forgetting_rows(result: Result) -> list[dict[str, Any]]:

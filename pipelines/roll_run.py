@@ -113,7 +113,14 @@ class RollRunner:
                 self._check_data(planned, read[0])
             else:
                 self._check_age(planned)
-            self.store.parents(planned)
+            parents = self.store.parents(planned)
+            anew = [name for name, (_, now) in parents.items() if read is not None and read[0].parents.get(name) != now]
+            if anew:
+                self.console.print(
+                    f"warning: {planned.name} was made from another {', '.join(anew)} than there is now; delete it to make it anew",
+                    style="yellow",
+                    highlight=False,
+                )
         except Exception as err:  # As below.
             return self._failed(planned, err)
         return Outcome(planned, "finished", read[0]) if read is not None else None
@@ -187,7 +194,8 @@ class RollRunner:
         """From the mean time of stages of each kind that ran here."""
         ran: dict[str, list[float]] = {}
         for outcome in self.outcomes.values():
-            if outcome.ran_s:
+            # Less is a stage that had only to be closed.
+            if outcome.ran_s > 1.0:
                 ran.setdefault(outcome.planned.stage.kind, []).append(outcome.ran_s)
         if not ran:
             return "time left: known after the first stage"
@@ -197,7 +205,8 @@ class RollRunner:
         for planned in left:
             of_kind = ran.get(planned.stage.kind, known)
             left_s += sum(of_kind) / len(of_kind) / min(self.runs.room, most)
-        return f"about {int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d} left"
+        about = "about" if all(planned.stage.kind in ran for planned in left) else "at least"
+        return f"{about} {int(left_s // 3600)}:{int(left_s // 60 % 60):02d}:{int(left_s % 60):02d} left"
 
 
 def described(planned: PlannedStage) -> str:

@@ -72,9 +72,12 @@ def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None
     """
     calendar = roll.calendar
     first, last = first or calendar.first_day, last or calendar.last_day
+    if first > last:
+        raise ConfigError(f"The first day has to come before the last. Received: from {first} to {last}. Exchange them.")
     if not calendar.first_day <= first <= last <= calendar.last_day:
         raise ConfigError(
-            f"Days have to lie in the calendar, {calendar.first_day} to {calendar.last_day}. Received: from {first} to {last}. Move them."
+            f"Days have to lie in the calendar, {calendar.first_day} to {calendar.last_day}. Received: from {first} to {last}. Move them, "
+            "or calendar.first_day and calendar.last_day."
         )
     contract = load_contract(roll.data_path)
     natural = _natural(contract, roll, roll.data_path)

@@ -126,6 +126,11 @@ def _load(path: str, overrides: Sequence[str]) -> tuple[StudyOfRolls, tuple[str,
     values = parse_yaml(read_text(path), path)
     check_kind(values, path, "rolls")
     own = [one for one in overrides if one.partition("=")[0].strip().split(".")[0] in StudyOfRolls.model_fields]
+    for key in (one.partition("=")[0].strip() for one in own):
+        section, *rest = key.split(".")
+        there = values.get(section)
+        if len(rest) > 1 and isinstance(there, Mapping) and rest[0] not in there:
+            raise ConfigError(f"{path}: {section} has to have {rest[0]}. Received: {key}. {nearest(rest[0], there)}")
     return StudyOfRolls.parse(with_overrides(values, own), path), tuple(one for one in overrides if one not in own)
 
 
@@ -149,7 +154,9 @@ def _planned(
     set_here = {one.partition("=")[0] for one in own} | {"base.seed"}
     taken = [one for one in overrides if one.partition("=")[0].strip() in set_here]
     if taken:
-        raise ConfigError(f"A study of rolls sets {', '.join(sorted(set_here))} itself. Received: {taken[0]}. Set presets, or rolls.")
+        raise ConfigError(
+            f"A study of rolls sets {', '.join(sorted(set_here))} itself. Received: {taken[0]}. Set presets, rolls, or work_dir."
+        )
     chained = (*preset.overrides, *case.overrides, *overrides, *own)
     chosen_arms(load_roll(file, chained), case.arms)
     return file, chained, data

@@ -141,7 +141,8 @@ def roll(
 
     [dim]raytrain roll pipelines/rolls/complete_journey.yaml --from 2017-08-07 --to 2017-08-13 'arms={}' 'seeds=[0, 1]'[/dim]
     """
-    from pipelines.roll import run_roll, show_plan
+    from pipelines.roll import run_roll
+    from pipelines.roll_dry_run import show_plan
 
     span = (day_of(first, "--from"), day_of(last, "--to"))
     if dry_run:

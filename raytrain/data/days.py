@@ -82,7 +82,8 @@ def _spanned(contract: Contract, name: str, spans: Mapping[str, DaySpan], data: 
             named = ", ".join(day.isoformat() for day in missing[:NUM_NAMED_DAYS]) + (", ..." if len(missing) > NUM_NAMED_DAYS else "")
             raise ContractError(
                 f"Domain {name} has to have rows on every day of data.days.{split}. Received: {data.path}, without {len(missing)} of "
-                f"{(span.stop - span.start).days} days: {named}. Prepare them, change the span, or set data.days.skip_missing=true."
+                f"{(span.stop - span.start).days} days: {named}. Prepare them, change the span, or set data.days.skip_missing=true "
+                "(of a roll: calendar.missing_days=skip)."
             )
         found = [domain.days[day.isoformat()] for day in days_of(span) if day.isoformat() in domain.days]
         if not found:

@@ -85,6 +85,7 @@ class FakeTrain:
     """Kind and day of a stage -> what its training ends with, after its directory was begun"""
     before: Callable[[str], None] = lambda stage: None
     """Called with kind and day before a run is finished"""
+    wall_s: float = 2.0
     ran: list[str] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)
 
@@ -109,7 +110,7 @@ class FakeTrain:
         result = {
             "rows_trained": {domain: contract.domains[domain].splits["train"].num_rows},
             "num_steps": 3,
-            "wall_s": 2.0,
+            "wall_s": self.wall_s,
             "best_checkpoint": "checkpoint-3",
             "test": write_predictions(run, contract, domain, job) if job.data.days and job.data.days.test else {},
         }

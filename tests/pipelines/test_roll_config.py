@@ -140,7 +140,7 @@ def test_a_daily_model_is_transferred_from_a_weekly_one_and_goes_on_from_its_own
     [
         ({"natural": "sauce"}, (), ContractError, "Received: sauce, of source"),
         ({}, (19, 22), ConfigError, "Days have to lie in the calendar"),
-        ({}, (22, 21), ConfigError, "Days have to lie in the calendar"),
+        ({}, (22, 21), ConfigError, "The first day has to come before the last"),
         ({"calendar": {"first_day": day(0), "last_day": day(3)}}, (), ConfigError, "has to have ads before it"),
     ],
     ids=["no such domain", "before the calendar", "backwards", "no ads before"],

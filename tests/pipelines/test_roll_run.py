@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.roll import run_roll, show_plan
+from pipelines.roll import run_roll
 from pipelines.roll_config import load_roll
+from pipelines.roll_dry_run import show_plan
 from pipelines.roll_run import RollRunner, states
 from pipelines.roll_stage import plan_roll
 from pipelines.runs import Ended
@@ -285,11 +286,12 @@ def test_a_dry_run_prints_every_stage_and_starts_nothing(values: dict[str, Any],
     show_plan(path, (), console)
     assert not Path(values["output"]).exists()
     lines = printed(console).splitlines()[1:]
-    assert sorted(line.split()[0][:-9] for line in lines) == sorted(ALL)
-    assert all(line.rstrip().endswith("due") for line in lines)
+    assert sorted(line.split()[0][:-9] for line in lines[:-1]) == sorted(ALL)
+    assert all(line.rstrip().endswith("due") for line in lines[:-1])
+    assert lines[-1] == f"{len(ALL)} stages: 0 finished, {len(ALL)} due"
     roll(values, FakeTrain())
     show_plan(path, (), console)
-    assert all(line.rstrip().endswith("finished") for line in printed(console).splitlines()[-len(ALL) :])
+    assert printed(console).splitlines()[-1] == f"{len(ALL)} stages: {len(ALL)} finished, 0 due"
     assert store_of(values).is_finished(stage_of(values, "tpm", 18))
 
 
@@ -325,3 +327,28 @@ def test_stages_side_by_side_come_after_their_parents(values: dict[str, Any], tm
     for planned in plan.stages:
         assert all(ended[parent.stage.name] < ended[planned.stage.name] for parent in planned.parents if planned.stage.name in ended)
     assert states(runner.of(plan)) == {"finished": 3, "failed": 1, "blocked": 2}
+
+
+def test_a_dry_run_names_arm_and_seed_and_says_which_days_there_are_not(values: dict[str, Any], data: str, tmp_path: Path) -> None:
+    change_day(data, "target", 20, gone=True)
+    values |= {"seeds": [1, 2], "arms": {"mixed": ["calendar.cpm=null", "actr.data.source_batch_size=8"]}}
+    console = quiet()
+    show_plan(write_roll(tmp_path, values), (), console)
+    lines = {(line.split()[0][:-9], *line.split()[1:4]): line for line in printed(console).splitlines()[1:-1]}
+    assert ("actr-2020-10-04", "mixed,", "seed", "2") in lines
+    assert lines["actr-2020-10-04", "full,", "seed", "1"].rstrip().endswith("due, 1 days missing")
+    assert lines["cpm-2020-10-05", "full,", "seed", "1"].rstrip().endswith("due")
+    # A stage that trains on both domains has the rows of both.
+    rows = {arm: int(lines["actr-2020-10-04", arm, "seed", "1"].split()[6].replace(",", "")) for arm in ("full,", "mixed,")}
+    assert rows["mixed,"] > 1.5 * rows["full,"]
+
+
+def test_a_stage_that_was_made_from_a_parent_trained_anew_is_named(values: dict[str, Any]) -> None:
+    roll(values, FakeTrain())
+    shutil.rmtree(run_directory(values, "tpm", 18))
+    console = quiet()
+    assert not failed(roll(values, FakeTrain(wall_s=3.0), console=console))
+    said = " ".join(printed(console).split())
+    assert (
+        f"warning: {stage_of(values, 'actr', 21).name} was made from another {stage_of(values, 'tpm', 18).name} than there is now" in said
+    )

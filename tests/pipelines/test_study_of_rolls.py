@@ -114,13 +114,14 @@ def test_a_case_that_fails_costs_no_other(study: Path, tmp_path: Path) -> None:
     [
         ((), "ful", ("--preset", "Received: ful", "full")),
         (("rolls.whole.arms=[without_tmp]",), "full", ("Received: without_tmp", "without_tpm")),
+        (("rolls.whle.arms=[without_tpm]",), "full", ("Received: rolls.whle.arms", "Did you mean whole?")),
         (("rolls.whole.prepare=gone.yaml",), "full", ("gone.yaml",)),
         (("rolls.whole.rolls=x",), "full", ("rolls.whole.rolls",)),
         (("calendar.cmp=null",), "full", ("calendar.cmp",)),
         (("seeds=[5]",), "full", ("A study of rolls sets", "Received: seeds=[5]")),
         (("base.seed=5",), "full", ("Received: base.seed=5",)),
     ],
-    ids=["preset", "arm", "prepare config", "key of the study", "key of a roll", "seeds", "seed"],
+    ids=["preset", "arm", "case", "prepare config", "key of the study", "key of a roll", "seeds", "seed"],
 )
 def test_what_is_not_right_is_refused_before_anything_runs(
     study: Path, overrides: tuple[str, ...], preset: str, parts: tuple[str, ...]
