@@ -21,6 +21,7 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s:]*[^\s:/]$")]
 DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 OURS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2", DRAIN_VARIABLE)
 """Environment that is set already; KubeRay refuses most of it from others."""
+CPU_IMAGE = "projects/deeplearning-platform-release/global/images/family/common-cpu"
 KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "20000", "RAY_grpc_client_keepalive_timeout_ms": "20000"}
 """A node that is cut off closes no connection: whoever waits for one of its read tasks learns of it by a ping alone, which Ray sends after
 5 minutes and gives another 2. storage.env may say otherwise."""
@@ -150,7 +151,7 @@ class GcpSection(Section):
     region: str
     availability_zone: str
     ssh_user: str = "ubuntu"
-    source_image: str = "projects/deeplearning-platform-release/global/images/family/common-cpu"
+    source_image: str = CPU_IMAGE
     """With Docker, and NVIDIA's driver and container toolkit where there are GPUs."""
     service_account: str | None = None
     """Email of the account that gives workers access to data and runs; null gives them none."""

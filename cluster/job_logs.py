@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cluster.job_state import JobState
@@ -26,12 +27,29 @@ class Pace:
 
 
 class LogStream:
-    """Ray's asynchronous stream as a queue; a stream that is left ends with the process."""
+    """Ray's asynchronous stream as a queue, read by a thread until ``close``."""
 
     def __init__(self, client: Client, job_id: str) -> None:
         self._chunks: queue.Queue[str | None] = queue.Queue()
         self._client, self._job_id = client, job_id
-        threading.Thread(target=lambda: asyncio.run(self._read()), daemon=True).start()
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self._read())
+        threading.Thread(target=self._run, daemon=True, name="job log").start()
+
+    def close(self) -> None:
+        """Ends the connection, which may be one that says nothing for ever, and its thread."""
+        if not self._loop.is_closed():
+            # It may close in between: then there is nothing to end.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def _run(self) -> None:
+        try:
+            with suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(self._task)
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
 
     def next(self, limit_s: float) -> str | None:
         """The next piece of the log, or null once the stream has ended, for whatever reason: the state tells which.
@@ -92,7 +110,14 @@ class Follower:
 
     def _read_stream(self) -> None:
         """Shows what is new on one stream, until it ends or stays silent."""
-        stream, num_seen, silent_s = LogStream(self.jobs.client, self.job_id), 0, 0.0
+        stream = LogStream(self.jobs.client, self.job_id)
+        try:
+            self._show_stream(stream)
+        finally:
+            stream.close()
+
+    def _show_stream(self, stream: LogStream) -> None:
+        num_seen, silent_s = 0, 0.0
         while silent_s < self.pace.reopen_s:
             try:
                 chunk = stream.next(self.pace.quiet_s)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.config import KEEPALIVE, AwsSection, ClusterConfig, GcpSection
+from cluster.config import CPU_IMAGE, KEEPALIVE, AwsSection, ClusterConfig, GcpSection
 from cluster.pod_config import GroupSection, PodSection, TrainSection
 from cluster.pods import Manifest
 from raytrain.errors import ConfigError
@@ -38,7 +38,7 @@ def launcher_config(config: ClusterConfig, provider: str) -> Manifest:
     """What `ray up` reads.
 
     Raises:
-        ConfigError: no such provider, nothing said of its machines, or a head on spot.
+        ConfigError: no such provider, nothing said of its machines, a head on spot, or GPUs without a driver.
     """
     if provider not in PROVIDERS:
         raise ConfigError(f"--provider has to be one that Ray's launcher knows. Received: {provider}. {nearest(provider, PROVIDERS)}")
@@ -51,6 +51,12 @@ def launcher_config(config: ClusterConfig, provider: str) -> Manifest:
     if config.head.spot is not None:
         raise ConfigError(
             "The launcher has no Redis to bring a lost head back from. Received: head.spot. Leave head.spot out, or use `raytrain kuberay`."
+        )
+    num_gpus = max((group.gpus for group in config.groups.values() if isinstance(group, TrainSection)), default=0)
+    if num_gpus and isinstance(machines, GcpSection) and machines.source_image == CPU_IMAGE:
+        raise ConfigError(
+            "Machines with GPUs need an image with Docker, NVIDIA's driver and its container toolkit. "
+            f"Received: train.gpus={num_gpus}, launcher.gcp.source_image of CPUs. Set launcher.gcp.source_image."
         )
     types = {"head": _node_type(machines, "head", config.head), **{name: _workers(config, machines, name) for name in config.groups}}
     types["head"] |= {"min_workers": 0, "max_workers": 0}

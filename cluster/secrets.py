@@ -17,7 +17,7 @@ _FILES = ("_file", "_path", "_dir", "google_application_credentials")
 _IN_TEXT = re.compile(
     r"://[^/?\s]*@"  # a user in a URI
     r"|^[^/\s@]*:[^/\s@]+@(?!sha256:)"  # user:password@host, and not image:tag@sha256:digest
-    r"|[?&][\w-]*(key|secret|token|password|signature)[\w-]*="
+    r"|(?:[?&;]|^)\s*[\w-]*(key|secret|token|password|signature)[\w-]*="  # of a URI, or of a connection string
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|\b(AKIA|ASIA)[0-9A-Z]{16}\b"
     r"|\bgh[pousr]_[0-9A-Za-z]{36}",
@@ -31,7 +31,7 @@ def is_secret_name(name: str) -> bool:
     if name.lower().endswith(_FILES):
         return False
     keys = set(pairwise(words)) & {(kind, "key") for kind in _KEYS}
-    return bool(_WORDS & set(words) or keys) or (len(words) > 1 and words[-1] == "key")
+    return bool(_WORDS & set(words) or keys or ("connection", "string") in pairwise(words)) or (len(words) > 1 and words[-1] == "key")
 
 
 def is_secret_text(text: str) -> bool:

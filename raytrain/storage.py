@@ -23,7 +23,7 @@ NUM_ATTEMPTS = 4
 FIRST_RETRY_S = 0.1
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a storage says that a moment later it would say again."""
-_SECRET = re.compile(r"://[^/?]*@|[?&][\w-]*(key|secret|token|password|signature)[\w-]*=", re.IGNORECASE)
+_SECRET = re.compile(r"://[^/?]*@|[?&;][\w-]*(key|secret|token|password|signature)[\w-]*=", re.IGNORECASE)
 
 
 def has_credentials(text: str) -> bool:
@@ -35,7 +35,7 @@ def masked(text: str) -> str:
     """The text with credentials in URIs replaced by ***: user information, and query values whose name says they are secret."""
     # The first branch runs to the last @ of the word, since a password may hold one, or a slash, unquoted.
     text = re.sub(r"://(?:[^\s/@:]*:\S*@|[^\s/@]*@)", "://***@", text)
-    return re.sub(r"(?i)([?&][\w-]*(?:key|secret|token|password|sig|signature|credential)[\w-]*=)[^&\s'\"]+", r"\1***", text)
+    return re.sub(r"(?i)([?&;][\w-]*(?:key|secret|token|password|sig|signature|credential)[\w-]*=)[^&;\s'\"]+", r"\1***", text)
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:

@@ -110,6 +110,7 @@ def test_a_secret_is_refused_wherever_it_stands_and_is_not_repeated(override, na
         ("AWS_ACCESS_KEY_ID", True),
         ("AWS_SESSION_TOKEN", True),
         ("accountKey", True),
+        ("AZURE_STORAGE_CONNECTION_STRING", True),
         ("redisPassword", True),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", False),
         ("GOOGLE_APPLICATION_CREDENTIALS", False),
@@ -129,12 +130,24 @@ def test_a_secret_is_known_by_its_name(name, expected):
         ("-----BEGIN RSA PRIVATE KEY-----", True),
         ("AKIA" + "A1B2C3D4E5F6G7H8", True),
         ("s3://bucket/runs?secret_key=x", True),
+        ("DefaultEndpointsProtocol=https;AccountName=x;AccountKey=abc", True),
+        ("SharedAccessSignature=sv", True),
         ("raytrain:1.0@sha256:0123", False),
         ("host:5000/raytrain:1.0@sha256:0123", False),
         ("s3://bucket/runs", False),
         ("raytrain@project.iam.gserviceaccount.com", False),
     ],
-    ids=["a private key", "an access key", "a query", "a digest", "a digest on a host", "a bucket", "an account's address"],
+    ids=[
+        "a private key",
+        "an access key",
+        "a query",
+        "a connection string",
+        "a signature",
+        "a digest",
+        "a digest on a host",
+        "a bucket",
+        "an account's address",
+    ],
 )
 def test_a_secret_is_known_by_its_text(text, expected):
     assert is_secret_text(text) is expected

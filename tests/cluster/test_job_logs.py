@@ -1,5 +1,6 @@
 """The log of a job is shown once and whole, whatever becomes of its streams."""
 
+import threading
 import time
 
 import pytest
@@ -39,6 +40,16 @@ def test_a_stream_that_falls_silent_is_opened_anew():
     client = FakeClient(["RUNNING"] * 8 + ["SUCCEEDED"], LOG, streams=[50, 90], hangs=True)
     assert follow(client)[1] == LOG
     assert client.num_streams >= 2
+
+
+def test_streams_that_fell_silent_leave_no_thread() -> None:
+    client = FakeClient(["RUNNING"] * 40 + ["SUCCEEDED"], LOG, streams=[50, 90], hangs=True)
+    assert follow(client)[1] == LOG
+    assert client.num_streams > 3
+    limit = time.monotonic() + 10
+    while left := [thread for thread in threading.enumerate() if thread.name == "job log"]:
+        assert time.monotonic() < limit, left
+        time.sleep(0.05)
 
 
 def test_a_dashboard_that_comes_back_is_followed_again():

@@ -21,7 +21,13 @@ from tests.messages import assert_three_parts
 
 MACHINES = {
     "aws": {"region": "eu-central-1", "instance_profile": "trainer"},
-    "gcp": {"project_id": "mine", "region": "europe-west4", "availability_zone": "europe-west4-a", "service_account": "t@mine.iam"},
+    "gcp": {
+        "project_id": "mine",
+        "region": "europe-west4",
+        "availability_zone": "europe-west4-a",
+        "service_account": "t@mine.iam",
+        "source_image": "projects/mine/global/images/cuda",
+    },
 }
 OFFERED = [(file, name) for file in EXAMPLES for name in ("aws", "gcp") if getattr(load_cluster(file).launcher, name) is not None]
 DOCKER = ROOT / "cluster" / "docker"
@@ -101,6 +107,15 @@ def test_variables_reach_the_container_whole():
         "--env RAY_grpc_client_keepalive_timeout_ms=20000",
         "--env NOTE='a b'",
     ]
+
+
+def test_gpus_without_a_driver_are_refused_before_they_are_paid_for():
+    bare = {name: value for name, value in MACHINES["gcp"].items() if name != "source_image"}
+    launcher = LauncherSection.parse({"gcp": bare}, "test")
+    assert launcher_config(small("train.gpus=0").model_copy(update={"launcher": launcher}), "gcp")
+    with pytest.raises(ConfigError) as error:
+        launcher_config(small("train.gpus=1").model_copy(update={"launcher": launcher}), "gcp")
+    assert_three_parts(error.value, "train.gpus=1", "launcher.gcp.source_image")
 
 
 def test_what_is_of_kubernetes_alone_is_named_in_the_file():
