@@ -298,7 +298,8 @@ def kuberay(
     command: Annotated[list[str] | None, typer.Argument(metavar="[-- train CONFIG KEY=VALUE ...]", help="The job of a RayJob")] = None,
     overrides: ClusterOverrides = None,
 ) -> None:
-    """Print a KubeRay manifest: a RayCluster, or with a command a RayJob that is checked against the cluster.
+    """Print a KubeRay manifest: a RayCluster, or with a command a RayJob that is checked against the cluster. Pods read CONFIG
+    in the image (or code.working_dir): it has to be the file that is here, and is checked here.
 
     [dim]raytrain kuberay cluster/clusters/cpu.yaml | kubectl apply -f -[/dim]
 
