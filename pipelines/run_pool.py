@@ -239,7 +239,11 @@ def process_bytes(job: JobConfig) -> int:
     """Memory that the process of a run asks Ray for: what a run that trains in it keeps there, or a driver's."""
     if not job.scaling.in_process or job.model.name not in DECLARED:
         return DRIVER_BYTES
-    return DRIVER_BYTES + footprint_of(job, contract_of(job.data), 1).model_per_rank
+    try:
+        return DRIVER_BYTES + footprint_of(job, contract_of(job.data), 1).model_per_rank
+    except RaytrainError:
+        # A run that cannot be, as on days that are missing, says so itself and costs no other.
+        return DRIVER_BYTES
 
 
 def _kind(job: JobConfig) -> str:
