@@ -110,7 +110,7 @@ def run_study_of_rolls(path: str, preset: str, overrides: Sequence[str], console
             result["failed"].append({"case": name, "error": error})
             console.print(f"{name} failed: {error}", style="red", markup=False, highlight=False)
             continue
-        result["cases"][name] = _kept(found, study.rolls[name], storage.join(f"rolls/{name}"))
+        result["cases"][name] = _kept(found, study.rolls[name])
         if found["failed"]:
             result["failed"].append({"case": name, "error": f"{len(found['failed'])} stages are missing: {found['failed'][0]['error']}"})
         # So far: a kill leaves what was found.
@@ -166,14 +166,13 @@ def _roll(file: str, overrides: Sequence[str], console: Console, arms: Sequence[
     return run_roll(file, overrides, console, arms=arms)
 
 
-def _kept(found: Mapping[str, Any], case: RollCase, directory: str) -> dict[str, Any]:
+def _kept(found: Mapping[str, Any], case: RollCase) -> dict[str, Any]:
     """Of roll.json what the study's tables show."""
     arms = found["arms"]
     return {
         "roll": case.roll,
         "overrides": list(case.overrides),
         "recipe": list(case.recipe),
-        "directory": masked(directory),
         "num_days": arms[REFERENCE]["num_days"],
         "num_rows": arms[REFERENCE]["num_rows"],
         "arms": {
