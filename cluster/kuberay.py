@@ -10,7 +10,7 @@ import yaml
 from cluster.config import ClusterConfig, GcsSection, installed_ray
 from cluster.job_command import JobCommand
 from cluster.pod_config import GroupSection, TrainSection
-from cluster.pods import Manifest, pod_template, secret_value, start_params
+from cluster.pods import Manifest, pod_template, secret_value, start_params, submitter_template
 from cluster.replicas import Replicas, smallest
 
 API_VERSION = "ray.io/v1"
@@ -39,6 +39,8 @@ def ray_job(config: ClusterConfig, command: JobCommand) -> Manifest:
         "preRunningDeadlineSeconds": job.start_timeout_s,
         "rayClusterSpec": cluster_spec(config, command.replicas),
     }
+    if job.submission_mode == "K8sJobMode":
+        spec["submitterPodTemplate"] = submitter_template(config)
     if command.entrypoint_cpus:
         spec["entrypointNumCpus"] = command.entrypoint_cpus
     if job.timeout_s is not None:

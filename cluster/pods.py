@@ -14,29 +14,27 @@ HEAD_PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001}
 def pod_template(config: ClusterConfig, pod: PodSection, container: str) -> Manifest:
     """Template of a pod whose only container of ours is ``container`` ("ray-head" or "ray-worker")."""
     is_head, claims = container == "ray-head", config.storage.claims
-    spec: Manifest = {
-        # The operator replaces a pod that has ended; the autoscaler's second version and SidecarMode refuse any other policy.
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": config.preemption.stop_s + (0 if is_head else config.preemption.drain_s),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": config.user_id,
-            "fsGroup": config.user_id,
-            # A shared volume of millions of files would be walked for every pod.
-            "fsGroupChangePolicy": "OnRootMismatch",
-        },
-        **_placement(config, pod),
-        "containers": [_container(config, pod, container)],
-        "volumes": [
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{pod.shm_gib}Gi"}},
-            *({"name": _volume(claim), "persistentVolumeClaim": {"claimName": claim.name, **_mode(claim)}} for claim in claims),
-        ],
-    }
-    if config.storage.service_account is not None:
-        spec["serviceAccountName"] = config.storage.service_account
-    if config.image_pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    spec = _pod_spec(config, pod, _container(config, pod, container))
+    spec["terminationGracePeriodSeconds"] = config.preemption.stop_s + (0 if is_head else config.preemption.drain_s)
+    spec["volumes"] = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{pod.shm_gib}Gi"}},
+        *({"name": _volume(claim), "persistentVolumeClaim": {"claimName": claim.name, **_mode(claim)}} for claim in claims),
+    ]
     return {"spec": spec}
+
+
+def submitter_template(config: ClusterConfig) -> Manifest:
+    """Template of the pod in which K8sJobMode runs `ray job submit`; the operator adds the command and the cluster's token.
+
+    Older operators' own is without the image's pull secrets, and a namespace that admits no root refuses any operator's.
+    """
+    container = {
+        "name": "ray-job-submitter",
+        "image": config.image,
+        "resources": {"requests": {"cpu": "500m", "memory": "200Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "securityContext": {"allowPrivilegeEscalation": False},
+    }
+    return {"spec": _pod_spec(config, config.head, container)}
 
 
 def start_params(pod: PodSection, num_cpus: int, num_gpus: int) -> dict[str, str]:
@@ -47,6 +45,28 @@ def start_params(pod: PodSection, num_cpus: int, num_gpus: int) -> dict[str, str
 def secret_value(secret: SecretKey) -> Manifest:
     """A value that Kubernetes looks up."""
     return {"valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
+
+
+def _pod_spec(config: ClusterConfig, pod: PodSection, container: Manifest) -> Manifest:
+    """What any pod of a cluster has: who runs it, where, and how its image is fetched."""
+    spec: Manifest = {
+        # The operator replaces a pod that has ended; the autoscaler's second version and SidecarMode refuse any other policy.
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": config.user_id,
+            "fsGroup": config.user_id,
+            # A shared volume of millions of files would be walked for every pod.
+            "fsGroupChangePolicy": "OnRootMismatch",
+        },
+        **_placement(config, pod),
+        "containers": [container],
+    }
+    if config.storage.service_account is not None:
+        spec["serviceAccountName"] = config.storage.service_account
+    if config.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
+    return spec
 
 
 def _container(config: ClusterConfig, pod: PodSection, name: str) -> Manifest:

@@ -204,6 +204,23 @@ def test_data_and_credentials_reach_every_pod():
         assert pod["volumes"][1]["persistentVolumeClaim"] == {"claimName": "shared"}
 
 
+def test_the_jobs_submitter_gets_its_image_as_the_head_does():
+    config = small("image_pull_secrets=[registry]", "storage.service_account=trainer", "head.node_selector={pool: steady}")
+    job = job_of(config, "train", "x.yaml")
+    head, submitter = pod_of(job, "head"), job["spec"]["submitterPodTemplate"]["spec"]
+    for key in ("imagePullSecrets", "serviceAccountName", "securityContext", "nodeSelector", "restartPolicy"):
+        assert submitter[key] == head[key], key
+    (container,) = submitter["containers"]
+    assert container["image"] == head["containers"][0]["image"]
+    # The operator's to add.
+    assert not {"command", "args", "env"} & set(container)
+
+
+@pytest.mark.parametrize("mode", ["HTTPMode", "SidecarMode"])
+def test_a_mode_without_a_submitting_pod_has_no_template_of_one(mode):
+    assert "submitterPodTemplate" not in job_of(small(f"job.submission_mode={mode}"), "train", "x.yaml")["spec"]
+
+
 def test_a_job_carries_newer_code_by_its_uri():
     job = job_of(small("code={working_dir: 's3://bucket/code.zip', env: {LEVEL: '1'}}"), "train", "x.yaml")
     assert yaml.safe_load(job["spec"]["runtimeEnvYAML"]) == {"working_dir": "s3://bucket/code.zip", "env_vars": {"LEVEL": "1"}}
