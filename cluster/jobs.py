@@ -32,6 +32,8 @@ class Client(Protocol):
 
     def tail_job_logs(self, job_id: str) -> AsyncIterator[str]: ...
 
+    def _do_request(self, method: str, endpoint: str) -> Any: ...
+
 
 class Jobs:
     """One cluster's jobs.
@@ -72,6 +74,15 @@ class Jobs:
     def log(self, job_id: str) -> str:
         """Everything the job's command has printed so far."""
         return self._ask(job_id, lambda: self.client.get_job_logs(job_id))
+
+    def host_names(self) -> frozenset[str]:
+        """Of the machines whose nodes are alive, as these call themselves."""
+
+        # No public method of Ray's client asks for nodes; this one sends the cluster's token along.
+        def ask() -> frozenset[str]:
+            return frozenset(self.client._do_request("GET", "/nodes?view=hostNameList").json()["data"]["hostNameList"])
+
+        return self._ask("", ask)
 
     def stop(self, job_id: str, limit_s: float = STOP_LIMIT_S) -> JobState:
         """Asks the job to stop and waits until it is over: Ray ends its processes by SIGTERM, after 3 s by SIGKILL.

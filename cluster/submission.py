@@ -57,7 +57,7 @@ def prepare_submission(request: Request, package: Package, is_local: bool) -> Su
     """Checks what would fail on the cluster, or be lost there.
 
     Args:
-        is_local: the cluster is this machine, so an absolute path means the same there.
+        is_local: the cluster is this machine alone, so an absolute path means the same there.
 
     Raises:
         ConfigError: another command, a config that is not packed, credentials in an argument, a path that no job could read.
@@ -106,7 +106,7 @@ def variables_of(names: Sequence[str], environment: Mapping[str, str]) -> dict[s
 
 
 def is_local_address(address: str) -> bool:
-    """Whether the cluster's dashboard is on this machine: then so are its files, unless the address is the near end of a tunnel."""
+    """Whether the dashboard's address is on this machine; behind it may be a tunnel, and nodes elsewhere."""
     return address == "auto" or urlsplit(address if "://" in address else f"//{address}").hostname in ("127.0.0.1", "localhost", "::1")
 
 

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from cluster.job_views import ending
 from cluster.jobs import Jobs
 from cluster.packing import LIMIT_MIB, MIB, collect, write_zip
 from cluster.submission import Request, is_local_address, prepare_submission, variables_of
-from raytrain.errors import ConfigError
+from raytrain.errors import ClusterError, ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 NUM_SHOWN = 5
@@ -47,8 +48,12 @@ def submit(request: Request, options: SubmitOptions, environment: Mapping[str, s
     variables = variables_of(options.variables, environment)
     job_id = _job_id(request, options.name)
     package = collect(Path.cwd(), options.limit_mib)
-    submission = prepare_submission(request, package, is_local_address(address))
+    is_near = is_local_address(address)
+    submission = prepare_submission(request, package, is_near)
     jobs = connect(address)
+    if is_near and _is_elsewhere(jobs):
+        # A tunnel's near end, or a head that has nodes on other machines.
+        submission = prepare_submission(request, package, is_local=False)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
@@ -56,7 +61,7 @@ def submit(request: Request, options: SubmitOptions, environment: Mapping[str, s
     for warning in submission.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     for override in submission.added:
-        say(f"added {override}, since the job runs in a directory of its own; behind a tunnel write the cluster's own path instead")
+        say(f"added {override}, since the job runs in a directory of its own")
     left_out = ", ".join(package.left_out[:NUM_SHOWN]) + (", ..." if len(package.left_out) > NUM_SHOWN else "")
     say(
         f"packed {len(package.files)} files, {package.num_bytes / MIB:.1f} MiB before compression, of {package.root}"
@@ -103,6 +108,14 @@ def follow(
     lines.end()
     console.print(ending(state), markup=False, highlight=False)
     return state.exit_code
+
+
+def _is_elsewhere(jobs: Jobs) -> bool:
+    """Whether a node is on a machine of another name, which then does not have this one's files; not where the dashboard does not say."""
+    try:
+        return bool(jobs.host_names() - {socket.gethostname()})
+    except ClusterError:
+        return False
 
 
 def ways_on(job_id: str, address: str | None) -> str:

@@ -19,6 +19,8 @@ class FakeClient:
     """Streams say nothing more instead of ending."""
     exit_code: int | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    hosts: Sequence[str] | None = None
+    """Of the cluster's nodes; null leaves the question unanswered."""
     message: str = "all is told"
     submitted: list[dict[str, Any]] = field(default_factory=list)
     num_streams: int = 0
@@ -54,6 +56,12 @@ class FakeClient:
     def stop_job(self, job_id: str) -> bool:
         self.num_stops += 1
         return True
+
+    def _do_request(self, method: str, endpoint: str) -> Any:
+        assert (method, endpoint) == ("GET", "/nodes?view=hostNameList")
+        if self.hosts is None:
+            raise RuntimeError("Request failed with status code 500")
+        return SimpleNamespace(json=lambda: {"result": True, "data": {"hostNameList": list(self.hosts)}})
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         number, self.num_streams = self.num_streams, self.num_streams + 1

@@ -1,5 +1,6 @@
 """``raytrain submit`` as a user sees it, with a cluster that answers from memory."""
 
+import socket
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.messages import assert_three_parts
 
 JOB = {"data": {"path": "s3://b/toy"}, "model": {"name": "din"}, "run": {"storage_path": "s3://b/runs"}}
 REQUEST = Request("train", ("job.yaml", "run.name=it's first"), "job.yaml")
+HERE = socket.gethostname()
 SHELL = {"TOKEN": "hunter2hunter2", "OTHER": "not for the job"}
 
 
@@ -91,6 +93,27 @@ def test_an_interrupt_leaves_the_job_running_and_says_how_to_go_on(tree: Path, m
     assert "half a li\n" in output
     assert "the job goes on:" in output
     assert f"raytrain job stop {client.submitted[0]['submission_id']}\n" in output
+
+
+NEAR = SubmitOptions("http://127.0.0.1:8265", detach=True)
+
+
+@pytest.mark.parametrize("hosts", [[HERE], None], ids=["this machine's", "a dashboard that does not say"])
+def test_a_cluster_of_this_machine_finds_relative_data_where_it_is(tree: Path, monkeypatch: pytest.MonkeyPatch, hosts):
+    (tree / "job.yaml").write_text(yaml.safe_dump(JOB | {"data": {"path": "data/toy"}}))
+    client = FakeClient(["PENDING"], hosts=hosts)
+    submitted(client, NEAR, monkeypatch)
+    assert f'data.path="{tree}/data/toy"' in client.submitted[0]["entrypoint"]
+
+
+@pytest.mark.parametrize("hosts", [["pod-7"], [HERE, "pod-7"]], ids=["the near end of a tunnel", "a head with nodes elsewhere"])
+def test_a_cluster_of_other_machines_is_not_sent_this_ones_paths(tree: Path, monkeypatch: pytest.MonkeyPatch, hosts):
+    (tree / "job.yaml").write_text(yaml.safe_dump(JOB | {"data": {"path": "data/toy"}}))
+    client = FakeClient(["PENDING"], hosts=hosts)
+    with pytest.raises(ConfigError, match="a path that the cluster's nodes share") as raised:
+        submitted(client, NEAR, monkeypatch)
+    assert_three_parts(raised.value)
+    assert client.submitted == []
 
 
 @pytest.mark.parametrize("name", ["a name", "../up", "x" * 61])
