@@ -95,21 +95,26 @@ def served_rows(store: RollStore, seeds: Sequence[Sequence[Outcome]]) -> tuple[S
     parts: list[dict[str, Column]] = []
     left_out: dict[str, str] = {}
     for day in sorted(set().union(*found)):
-        if any(day not in days for days in found):
-            left_out[str(date.fromordinal(_EPOCH.toordinal() + day))] = "not every seed has scored it"
+        of_seeds = [days[day] for days in found if day in days]
+        if why := "not every seed has scored it" if len(of_seeds) < len(found) else _unusable(of_seeds):
+            left_out[str(date.fromordinal(_EPOCH.toordinal() + day))] = why
             continue
-        first, *others = (days[day] for days in found)
-        if not all(np.array_equal(first[name], other[name]) for other in others for name in ("group", "time", "label")):
-            left_out[str(date.fromordinal(_EPOCH.toordinal() + day))] = "seeds have scored other rows of it"
-        else:
-            predictions = np.stack([first["prediction"], *(other["prediction"] for other in others)])
-            parts.append(first | {"day": np.full(len(first["label"]), day), "predictions": predictions})
+        predictions = np.stack([columns["prediction"] for columns in of_seeds])
+        parts.append(of_seeds[0] | {"day": np.full(len(of_seeds[0]["label"]), day), "predictions": predictions})
     if not parts:
         nothing = np.zeros(0)
         return ServedRows(nothing, nothing, nothing, nothing, np.zeros((len(found), 0))), left_out
     names = ("day", "group", "time", "label", "predictions")
     day_, group, time, label, predictions = (np.concatenate([part[name] for part in parts], axis=-1) for name in names)
     return ServedRows(day_, group, time, label, predictions), left_out
+
+
+def _unusable(of_seeds: Sequence[dict[str, Column]]) -> str:
+    """Why a day that every seed has scored does not count, or ""."""
+    first, *others = of_seeds
+    if not all(np.array_equal(first[name], other[name]) for other in others for name in ("group", "time", "label")):
+        return "seeds have scored other rows of it"
+    return "" if all(np.isfinite(columns["prediction"]).all() for columns in of_seeds) else "a prediction of it is NaN"
 
 
 def _scored_days(store: RollStore, outcomes: Sequence[Outcome]) -> dict[int, dict[str, Column]]:

@@ -112,7 +112,7 @@ class Predictions:
             DataError: the rows are not those of ``like``, or a prediction is NaN.
         """
         if cell not in self._columns:
-            self._columns[cell] = read_predictions(cell.storage, cell.domain)
+            self._columns[cell] = _numbers(cell.storage, read_predictions(cell.storage, cell.domain))
         columns, known = self._columns[cell], self._columns.get(like) or self.of(like, like)
         # One copy of the keys is kept for all runs on the same rows.
         different = [name for name in _KEYS if known[name] is not columns[name] and not np.array_equal(known[name], columns[name])]
@@ -150,7 +150,7 @@ def read_predictions(run: Storage, domain: str) -> dict[str, Column]:
     """fragment, row, group, time, label and those of PREDICTION_COLUMNS that there are, of a run's test rows, by (fragment, row).
 
     Raises:
-        DataError: there are none, or one is NaN.
+        DataError: there are none.
     """
     names = [name for name in run.list_files(PREDICTIONS, ".parquet") if name.rpartition("/")[2].startswith(f"{domain}-part-")]
     if not names:
@@ -158,10 +158,14 @@ def read_predictions(run: Storage, domain: str) -> dict[str, Column]:
     table = pa.concat_tables([pq.read_table(io.BytesIO(run.read_bytes(name))) for name in names])
     predicted = [name for name in PREDICTION_COLUMNS if name in table.column_names]
     columns = {name: table[name].to_numpy() for name in (*_KEYS, *predicted)}
-    if any(np.isnan(columns[name]).any() for name in predicted):
-        raise DataError(f"Predictions have to be numbers. Received: NaN in {run.uri}. Lower its learning rate, or leave the arm out.")
     order = np.lexsort((columns["row"], columns["fragment"]))
     return {name: values[order] for name, values in columns.items()}
+
+
+def _numbers(run: Storage, columns: dict[str, Column]) -> dict[str, Column]:
+    if any(np.isnan(columns[name]).any() for name in PREDICTION_COLUMNS if name in columns):
+        raise DataError(f"Predictions have to be numbers. Received: NaN in {run.uri}. Lower its learning rate, or leave the arm out.")
+    return columns
 
 
 def paired_cells(

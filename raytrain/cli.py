@@ -67,7 +67,7 @@ def train(
     from raytrain.run import read_result
     from raytrain.run import train as train_run
 
-    train_run(load_config(config, overrides or []), console, tuple(read_result(path) for path in baseline or ()), resume)
+    train_run(load_config(config, overrides or []), console, {path: read_result(path) for path in baseline or ()}, resume)
 
 
 @app.command()

@@ -8,8 +8,10 @@ predict(run)     the same, writing Parquet
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -55,11 +57,17 @@ class Run:
     contract: Contract
 
 
-def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), resume: bool = False, watch: Watch | None = None) -> Result:
+def train(
+    job: JobConfig,
+    console: Console,
+    baselines: Mapping[str, Result] = MappingProxyType({}),
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Result:
     """Trains, scores the test split with the best checkpoint, and writes the run directory.
 
     Args:
-        baselines: results of other runs to stand beside this one in report.html.
+        baselines: run directory -> result, of other runs to stand beside this one in report.html.
         resume: goes on with the run of that name from its last checkpoint, at any number of workers; a finished run is
             left as it is.
         watch: takes the record of every evaluation and says whether training goes on; it may take its time. A watched run is one
@@ -93,7 +101,7 @@ def train(job: JobConfig, console: Console, baselines: tuple[Result, ...] = (), 
 
     read = declared_histories(run.job, run.contract) if job.model.name in DECLARED else ()
     events = {domain: history.num_events for domain in read if (history := run.contract.domains[domain].history) is not None}
-    write_report(run.storage, result, records, list(baselines), events)
+    write_report(run.storage, result, records, baselines, events)
     console.print(f"wrote {run.storage.join(RESULT_FILE)} and {run.storage.join('report.html')}", highlight=False)
     return result
 

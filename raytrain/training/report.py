@@ -5,7 +5,7 @@ The page answers in this order: how good, compared with what, how it got there, 
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -42,15 +42,15 @@ def write_report(
     storage: Storage,
     result: dict[str, Any],
     records: list[dict[str, Any]],
-    baselines: Sequence[dict[str, Any]] = (),
+    baselines: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     histories: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Writes report.html into the run directory.
 
-    result, baselines: as in result.json. records: as in metrics.jsonl; a model without steps has no curves. histories: domain -> events,
-    of each history that rows were read with. config.yaml is read from the run directory where there is one.
+    result: as in result.json. baselines: run directory -> result. records: as in metrics.jsonl; a model without steps has no curves.
+    histories: domain -> events, of each history that rows were read with. config.yaml is read from the run directory where there is one.
     """
-    target = next(iter(result["test"]), None)
+    target, others = next(iter(result["test"]), None), list(baselines.values())
     metrics = result["test"][target] if target else {}
     plan = next((record["tables"] for record in records if record["kind"] == "plan"), "")
     storage.write_text(
@@ -60,21 +60,26 @@ def write_report(
             model=result["model"],
             dataset=result["dataset"],
             run_name=masked(storage.uri).rpartition("/")[2],
-            summary=_summary(metrics, result, baselines, target) if target else "Trained, and scored on nothing: no test rows were named.",
+            summary=_summary(metrics, result, others, target) if target else "Trained, and scored on nothing: no test rows were named.",
             hint=_AMOUNT_HINT if _titles(metrics) is AMOUNT_TITLES else _CLICK_HINT,
             tiles=_tiles(metrics) if target else [],
             # Once each: a launch that goes on says again what the one before it said.
             warnings=list(dict.fromkeys(masked(record["text"]) for record in records if record["kind"] == "warning")),
-            tables=[_table(domain, result, baselines) for domain in result["test"]],
+            tables=[_table(domain, result, others) for domain in result["test"]],
             charts=charts(records, result.get("best_step")),
             ledger=ledger_table(result["model_logs"].get("gain")),
             rows=_rows(result),
             facts=_facts(result, histories),
-            command=masked(f"raytrain train {shlex.quote(storage.join('config.yaml'))} run.name=null"),
+            command=masked(_command(storage, baselines)),
             plan=masked(plan),
             config=masked(storage.read_text("config.yaml")) if storage.exists("config.yaml") else "",
         ),
     )
+
+
+def _command(storage: Storage, baselines: Iterable[str]) -> str:
+    beside = [word for path in baselines for word in ("--baseline", path)]
+    return shlex.join(["raytrain", "train", storage.join("config.yaml"), "run.name=null", *beside])
 
 
 def render(template: str, **values: object) -> str:

@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.roll import run_roll
@@ -167,6 +170,20 @@ def test_seeds_are_rolled_apart_and_reported_together(drawn: Path, tmp_path: Pat
     text = text_of((tmp_path / "roll/roll.html").read_text())
     assert "Days that do not count: 1 of full." in text
     assert "Of arm full these days do not count: 2020-11-04 (not every seed has scored it)." in text
+
+
+def test_a_day_predicted_as_nan_is_left_out_and_the_rest_is_reported(drawn: Path, tmp_path: Path) -> None:
+    values = roll_values(str(drawn), str(tmp_path / "roll"), 51, 52, tpm=None, cpm=None)
+    path, train = write_roll(tmp_path, values), FakeTrain()
+    run_roll(path, (), quiet(), train=train)
+    file = next(run_directory(values, "actr", 52).glob("predictions/test/*.parquet"))
+    rows = pq.read_table(file)
+    predictions = rows.column("prediction").to_numpy().copy()
+    predictions[0] = np.nan
+    pq.write_table(rows.set_column(rows.schema.get_field_index("prediction"), "prediction", pa.array(predictions)), file)
+    result = run_roll(path, (), quiet(), train=train)
+    assert result["arms"]["full"]["num_days"] == 1
+    assert result["arms"]["full"]["days_left_out"] == {"2020-11-04": "a prediction of it is NaN"}
 
 
 def seeds_auc(values: dict[str, Any], seed: int) -> float:

@@ -139,10 +139,14 @@ def test_a_model_without_steps_has_no_curves(tmp_path: Path) -> None:
 
 
 def test_the_best_value_of_each_column_is_bold(tmp_path: Path) -> None:
-    others = [result("logistic", metrics(0.78, 0.73, 0.55, 0.98)), result("item_mean", metrics(0.74, 0.69, 0.58, 1.01))]
+    others = {
+        "runs/logistic": result("logistic", metrics(0.78, 0.73, 0.55, 0.98)),
+        "runs/item mean": result("item_mean", metrics(0.74, 0.69, 0.58, 1.01)),
+    }
     text, parsed = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54, 1.05), **steps()), [], others)
     assert parsed.best == ["0.7900", "0.5400", f"{0.54 / 0.7:.4f}", "0.7300", "1.0100"], "din, logistic, item_mean from the top"
     assert "0.0100 ahead of the best baseline, logistic" in text
+    assert "run.name=null --baseline runs/logistic --baseline &#39;runs/item mean&#39;<" in text, "run again, it is compared again"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,10 @@ def test_the_best_value_of_each_column_is_bold(tmp_path: Path) -> None:
     ids=["other data set", "other preparation", "other rows", "other domain"],
 )
 def test_a_baseline_on_other_rows_is_marked_and_wins_nothing(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
-    others = [result("rival", metrics(0.99, 0.99, 0.1)) | changes, result("logistic", metrics(0.78, 0.71, 0.55))]
+    others = {
+        "runs/rival": result("rival", metrics(0.99, 0.99, 0.1)) | changes,
+        "runs/logistic": result("logistic", metrics(0.78, 0.71, 0.55)),
+    }
     text, parsed = page(tmp_path, result("din", metrics(0.79, 0.72, 0.54), **steps()), [], others)
     assert note in parsed.row_of("rival")[0]
     assert "0.9900" not in parsed.best
@@ -243,7 +250,7 @@ def test_a_run_on_amounts_shows_gini_totals_and_the_gain_of_each_slice(tmp_path:
     for step in (100, 200, 300):
         found.append({"kind": "valid", "step": step, "epoch": step / 150, "best": True} | amounts(0.8))
         found.append(ledger(step))
-    baselines = [result("spend", amounts(0.79, 1.02))]
+    baselines = {"runs/spend": result("spend", amounts(0.79, 1.02))}
     logs = {"gain": last_ledger([ledger(200), ledger(300)]) | {"name": ["Gift <bags>", None]}}
     metrics = amounts(0.81) | {"vanilla_norm_gini": 0.78, "vanilla_total_ratio": 0.95}
     text, parsed = page(tmp_path, result("adsnet", metrics, **steps(), model_logs=logs), found, baselines)
