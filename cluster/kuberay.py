@@ -9,6 +9,7 @@ import yaml
 
 from cluster.config import ClusterConfig, GcsSection, installed_ray
 from cluster.job_command import JobCommand
+from cluster.job_files import config_map, mount_into
 from cluster.pod_config import GroupSection, TrainSection
 from cluster.pods import Manifest, pod_template, secret_value, start_params, submitter_template
 from cluster.replicas import Replicas, smallest
@@ -26,9 +27,12 @@ def ray_cluster(config: ClusterConfig) -> Manifest:
     }
 
 
-def ray_job(config: ClusterConfig, command: JobCommand) -> Manifest:
-    """A RayJob with a cluster of its own, as large as the command needs it from the start."""
-    job = config.job
+def ray_job(config: ClusterConfig, command: JobCommand) -> list[Manifest]:
+    """A RayJob with a cluster of its own, as large as the command needs it from the start; before it the files that it reads."""
+    job, cluster = config.job, cluster_spec(config, command.replicas)
+    files = [config_map(config.name, config.namespace, command.files)] if command.files else []
+    for file in files:
+        mount_into(cluster, file["metadata"]["name"], command.files)
     spec: Manifest = {
         # Every submission mode hands this to a shell once, K8sJobMode after `ray job submit` has quoted it anew.
         "entrypoint": shlex.join(command.words),
@@ -37,7 +41,7 @@ def ray_job(config: ClusterConfig, command: JobCommand) -> Manifest:
         "ttlSecondsAfterFinished": job.ttl_s,
         "backoffLimit": job.backoff_limit,
         "preRunningDeadlineSeconds": job.start_timeout_s,
-        "rayClusterSpec": cluster_spec(config, command.replicas),
+        "rayClusterSpec": cluster,
     }
     if job.submission_mode == "K8sJobMode":
         spec["submitterPodTemplate"] = submitter_template(config)
@@ -48,7 +52,7 @@ def ray_job(config: ClusterConfig, command: JobCommand) -> Manifest:
     runtime_env = _runtime_env(config)
     if runtime_env:
         spec["runtimeEnvYAML"] = yaml.safe_dump(runtime_env, sort_keys=False)
-    return {"apiVersion": API_VERSION, "kind": "RayJob", "metadata": _metadata(config), "spec": spec}
+    return [*files, {"apiVersion": API_VERSION, "kind": "RayJob", "metadata": _metadata(config), "spec": spec}]
 
 
 def cluster_spec(config: ClusterConfig, replicas: Replicas) -> Manifest:
@@ -76,9 +80,9 @@ def cluster_spec(config: ClusterConfig, replicas: Replicas) -> Manifest:
     return spec
 
 
-def to_yaml(manifest: Manifest) -> str:
+def to_yaml(*manifests: Manifest) -> str:
     """In the order of writing, without YAML's anchors, and such that Go's parser reads a string where a string was written."""
-    return yaml.dump(manifest, Dumper=_PlainDumper, sort_keys=False, width=140)
+    return "---\n".join(yaml.dump(manifest, Dumper=_PlainDumper, sort_keys=False, width=140) for manifest in manifests)
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -88,7 +92,8 @@ class _PlainDumper(yaml.SafeDumper):
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """1e3 and y are strings to PyYAML, a number and a boolean to Go: quoted, they are strings to both."""
         is_plain = text[:1].isalpha() and text.lower() not in ("y", "n")
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else "'")
+        style = "|" if text.endswith("\n") else None if is_plain else "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _PlainDumper.add_representer(str, _PlainDumper.represent_text)

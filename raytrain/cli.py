@@ -298,8 +298,8 @@ def kuberay(
     command: Annotated[list[str] | None, typer.Argument(metavar="[-- train CONFIG KEY=VALUE ...]", help="The job of a RayJob")] = None,
     overrides: ClusterOverrides = None,
 ) -> None:
-    """Print a KubeRay manifest: a RayCluster, or with a command a RayJob that is checked against the cluster. Pods read CONFIG
-    in the image (or code.working_dir): it has to be the file that is here, and is checked here.
+    """Print a KubeRay manifest: a RayCluster, or with a command a RayJob that is checked against the cluster. CONFIG is checked
+    here and goes along in a ConfigMap.
 
     [dim]raytrain kuberay cluster/clusters/cpu.yaml | kubectl apply -f -[/dim]
 
@@ -314,7 +314,7 @@ def kuberay(
     job = job_command(config, command) if command else None
     if job is not None and job.warning is not None:
         Console(stderr=True, soft_wrap=True).print(f"warning: {job.warning}", style="yellow", markup=False, highlight=False)
-    typer.echo(to_yaml(ray_cluster(config) if job is None else ray_job(config, job)), nl=False)
+    typer.echo(to_yaml(*([ray_cluster(config)] if job is None else ray_job(config, job))), nl=False)
 
 
 @app.command()

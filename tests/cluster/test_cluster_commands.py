@@ -28,10 +28,11 @@ def test_what_is_shown_works(words, monkeypatch):
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    manifest = yaml.safe_load(result.stdout)
+    *files, manifest = yaml.safe_load_all(result.stdout)
     if words[0] == "launcher":
         assert manifest["cluster_name"]
     else:
+        assert [file["kind"] for file in files] == ["ConfigMap"] * ("--" in words)
         assert problems_of(manifest) == []
         assert manifest["kind"] == ("RayJob" if "--" in words else "RayCluster")
         assert manifest["metadata"]["name"] in ("raytrain-cpu", "raytrain-gpu", "first")

@@ -24,7 +24,8 @@ from tests.cluster.crds import json_schema, problems_of
 
 
 def job_of(config: ClusterConfig, *words: str) -> dict:
-    return ray_job(config, JobCommand(("raytrain", *words), smallest(config)))
+    (job,) = ray_job(config, JobCommand(("raytrain", *words), smallest(config)))
+    return job
 
 
 def pod_of(manifest: dict, group: str) -> dict:

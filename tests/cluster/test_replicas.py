@@ -46,7 +46,7 @@ def command(tmp_path, *words, config=None):
 def test_a_job_starts_with_the_pods_that_it_needs(tmp_path, overrides, expected):
     found = command(tmp_path, *overrides)
     assert found.replicas == expected
-    groups = ray_job(small(), found)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    groups = ray_job(small(), found)[-1]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert {group["groupName"]: group["replicas"] for group in groups} == expected
 
 
@@ -122,7 +122,7 @@ def test_what_computes_in_the_drivers_process_leaves_the_head(tmp_path):
     job = written(tmp_path, JOB.replace("din", "lightgbm"))
     found = job_command(small("train.min=0"), ["train", job])
     assert found.replicas == {"data": 0, "train": 1}
-    assert ray_job(small(), found)["spec"]["entrypointNumCpus"] == 1
+    assert ray_job(small(), found)[-1]["spec"]["entrypointNumCpus"] == 1
 
 
 def test_a_command_of_many_runs_starts_small_and_says_so():
