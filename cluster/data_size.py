@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from raytrain.config import JobConfig, check_kind, read_text
-from raytrain.data.contract import Contract, Table
+from raytrain.data.contract import Contract, Domain, Table
 from raytrain.data.days import contract_of
 from raytrain.data.manifest import read_manifest
 from raytrain.data.synthetic import SyntheticSpec, drafted
@@ -83,7 +83,9 @@ def read_plan(path: str, overrides: tuple[str, ...]) -> tuple[JobConfig, DataSiz
 
 
 def resized(size: DataSize, wanted: Sizes) -> DataSize:
-    """The same data set with other numbers of rows, row groups, files and table rows; what is not named follows the rows.
+    """The same data set with other numbers of rows, row groups, files and table rows.
+
+    What is not named follows the rows: row groups, files, events of histories. Tables keep their rows, since ids need not be new.
 
     Raises:
         ConfigError: source rows are named for a job that trains on none, or a table that is not there.
@@ -96,7 +98,8 @@ def resized(size: DataSize, wanted: Sizes) -> DataSize:
     asked = (wanted.rows_target, wanted.rows_source)
     rows = {name: number or domain.num_rows for (name, domain), number in zip(size.trained.items(), asked, strict=False)}
     # Bucket k of every domain holds the same users, so all have as many files.
-    grown = max(Fraction(rows[name], domain.num_rows) for name, domain in size.trained.items())
+    growth = {name: Fraction(rows[name], domain.num_rows) for name, domain in size.trained.items()}
+    grown = max(growth.values())
     trained = {}
     for name, domain in size.trained.items():
         files = ceil(domain.num_files * grown) if wanted.files is None else max(1, wanted.files // len(size.trained))
@@ -112,7 +115,16 @@ def resized(size: DataSize, wanted: Sizes) -> DataSize:
         if num_rows < 2:
             raise ConfigError(f"A table has to have two rows, of which one is for unknown ids. Received: {name}={num_rows}. Raise it.")
         tables[name] = Table(num_rows=num_rows, hashed=tables[name].hashed)
-    return DataSize(size.contract.model_copy(update={"tables": tables}), trained)
+    # A domain that is read for its histories alone has the users of the others.
+    domains = {name: _with_events(domain, growth.get(name, grown)) for name, domain in size.contract.domains.items()}
+    return DataSize(size.contract.model_copy(update={"tables": tables, "domains": domains}), trained)
+
+
+def _with_events(domain: Domain, growth: Fraction) -> Domain:
+    if domain.history is None:
+        return domain
+    history = domain.history.model_copy(update={"num_events": ceil(domain.history.num_events * growth)})
+    return domain.model_copy(update={"history": history})
 
 
 def _trained(job: JobConfig, contract: Contract) -> tuple[str, ...]:

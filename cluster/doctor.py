@@ -5,7 +5,7 @@ FBGEMM and decodes a first batch: it is left out once the arithmetic has refused
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.checks import Check, Part, attempt, from_error, has_failed
 from cluster.data_checks import check_contract, check_splits, histories_of
@@ -23,6 +23,7 @@ from raytrain.footprint import footprint_of
 from raytrain.machine import size
 from raytrain.models.declared import DECLARED
 from raytrain.resources import cluster_address
+from raytrain.storage import masked
 
 
 @dataclass
@@ -52,12 +53,17 @@ def diagnose(config: str | None = None, overrides: Sequence[str] = (), facts: Fa
     failed = False
     for part in _arithmetic(config, overrides, facts, known):
         failed |= has_failed([part])
-        yield part
+        yield _shown(part)
     if failed:
         left_out = "left out: torch, FBGEMM and a first batch take seconds, and what failed above comes first"
         yield Part("torch and data", (Check("probe", "warn", left_out, "Change what failed, and run this again."),))
     else:
-        yield Part("torch and data", tuple(_probe(known, facts)))
+        yield _shown(Part("torch and data", tuple(_probe(known, facts))))
+
+
+def _shown(part: Part) -> Part:
+    """Without credentials in URIs: a message repeats what it was given, be it an address, an override or what a storage answered."""
+    return replace(part, checks=tuple(replace(check, found=masked(check.found), fix=masked(check.fix)) for check in part.checks))
 
 
 def _arithmetic(config: str | None, overrides: Sequence[str], facts: Facts, known: _Known) -> Iterator[Part]:

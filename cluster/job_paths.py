@@ -15,8 +15,8 @@ Pairs = Iterator[tuple[str, str]]
 
 
 def is_written(key: str) -> bool:
-    """Whether a job writes to the path of dotted ``key``, which it otherwise reads."""
-    return key.rpartition(".")[2] in ("storage_path", "output", "work_dir")
+    """Whether a job writes to the path of dotted ``key``, or of an option, which it otherwise reads."""
+    return key.removeprefix("--").rpartition(".")[2] in ("storage_path", "output", "work_dir")
 
 
 def base_of(config: str, overrides: Sequence[str] = ()) -> Path | None:
@@ -40,7 +40,7 @@ def paths_of(command: str, config: str, arguments: Sequence[str], overrides: Seq
     if command in ("sweep", "study"):
         yield from _of_runs(command, config, values, preset, of_base)
     else:
-        yield from _read_paths(values)
+        yield from read_paths(values)
     if command in OUTPUTS:
         key, default = OUTPUTS[command]
         yield key, str(values.get(key) or f"{default}/{values.get('name')}")
@@ -49,6 +49,11 @@ def paths_of(command: str, config: str, arguments: Sequence[str], overrides: Seq
     output = _section(_section(values, "presets"), preset).get("output") if command == "study" else None
     if output:
         yield f"presets.{preset}.output", str(output)
+
+
+def read_paths(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dotted keys of a config that hold what is read, and those paths."""
+    return [(key, value) for key, value in flat_keys(values).items() if isinstance(value, str) and _is_path(key)]
 
 
 def _of_runs(command: str, config: str, values: Mapping[str, Any], preset: str, overrides: Sequence[str]) -> Pairs:
@@ -60,15 +65,15 @@ def _of_runs(command: str, config: str, values: Mapping[str, Any], preset: str, 
         if command == "sweep"
         else _strings(_section(_section(values, "presets"), preset).get("overrides"))
     )
-    paths = _read_paths(with_overrides(base, [*of_all, *overrides]))
+    paths = read_paths(with_overrides(base, [*of_all, *overrides]))
     varied = {key: points for key, points in _section(values, "grid").items() if _is_path(key)}
     # Every point of a grid replaces what the base says.
     yield from ((key, path) for key, path in paths if key not in varied)
-    yield from ((key, str(path)) for key, points in varied.items() for path in points)
+    yield from ((key, path) for key, points in varied.items() for path in _strings(points))
     for arm in _section(values, "arms").values():
         lists = [arm.get("overrides"), *(arm.get("trials") or ())] if isinstance(arm, Mapping) else []
-        single = [one.partition("=") for each in lists for one in _strings(each)]
-        yield from ((key.strip(), path.strip()) for key, _, path in single if _is_path(key.strip()))
+        # One by one: each trial has its own.
+        yield from (path for each in lists for one in _strings(each) for path in read_paths(with_overrides({}, [one])))
 
 
 def _is_of_base(key: str) -> bool:
@@ -85,12 +90,8 @@ def _preset_of(arguments: Sequence[str]) -> str:
     return DEFAULT_PRESET
 
 
-def _read_paths(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(key, value) for key, value in flat_keys(values).items() if isinstance(value, str) and _is_path(key)]
-
-
 def _is_path(key: str) -> bool:
-    return key.rpartition(".")[2] == "path"
+    return key.rpartition(".")[2] == "path" or key in ("recipe.source", "start.run")
 
 
 def _key(override: str) -> str:

@@ -1,6 +1,7 @@
 """What a cluster says about a job, with what must not be shown taken out."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED_CODE = 130
 """What shells give a command that was interrupted."""
 LEAST_SECRET = 6
-"""Characters; to hide a shorter value would hide half a log."""
+"""Characters of the shortest value, or line of one, that is hidden."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,23 @@ class JobState:
 
 
 def hidden(text: str, secrets: Sequence[str]) -> str:
-    """The text with the given values, and credentials in URIs, as ***."""
+    """The text with the given values, and credentials in URIs, as ***.
+
+    Of a value of several lines, like a PEM or a JSON key, every line is hidden by itself: a log shows them in pieces, indented, or as one
+    line with \\n in it. Values and lines shorter than LEAST_SECRET stay: one like 1 or true stands all over a log, which could not be read
+    without it, and the gaps would tell what it is.
+    """
     # The longest first: one value may be part of another.
-    for secret in sorted((value for value in secrets if len(value) >= LEAST_SECRET), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    for piece in sorted({piece for secret in secrets for piece in _pieces(secret)}, key=len, reverse=True):
+        text = text.replace(piece, "***")
     return masked(text)
+
+
+def _pieces(secret: str) -> Iterator[str]:
+    """The value and its lines, also those that end in a written \\n, as a key in JSON does until a program has read it."""
+    lines = secret.splitlines()
+    written = (part for line in lines for part in re.split(r"(?:\\[rn])+", line))
+    yield from (piece for piece in map(str.strip, (secret, *lines, *written)) if len(piece) >= LEAST_SECRET)
 
 
 def state_of(details: Any) -> JobState:

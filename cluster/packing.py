@@ -19,7 +19,10 @@ GIT_LIMIT_S = 60.0
 NEVER_ON_TOP = ("data", "runs")
 """Directories of the working tree; further down such a name is a package, like raytrain/data."""
 NEVER = (".git", ".venv", "__pycache__", "node_modules")
-SECRET_FILES = (".env", ".env.*", ".netrc", ".pypirc", ".git-credentials", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "credentials")
+SECRET_FILES = (
+    *(".env", ".env.*", ".netrc", ".npmrc", ".pypirc", ".git-credentials", "credentials", "credentials.json", "kubeconfig", "*.kubeconfig"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ecdsa*", "id_ed25519*", "service-account*.json", "service_account*.json"),
+)
 """Names that hold keys more often than code."""
 FIRST_ZIP_DAY = (1980, 1, 1, 0, 0, 0)
 
@@ -46,11 +49,12 @@ def collect(root: Path, limit_mib: float = LIMIT_MIB) -> Package:
     """The files below ``root`` that a job gets: of a git checkout what is tracked or neither tracked nor ignored, else all of them.
 
     Raises:
-        ConfigError: there are none, or more than ``limit_mib`` or MAX_FILES of them; the biggest are named.
+        ConfigError: there are none, or more than ``limit_mib`` or MAX_FILES of them (the biggest are named), or git fails in a checkout.
     """
     sizes: dict[str, int] = {}
     left_out = []
-    for name in _git_files(root) or _walk(root):
+    of_git = _git_files(root)
+    for name in _walk(root) if of_git is None else of_git:
         path = root / name
         parts = name.rstrip("/").split("/")
         if parts[0] in NEVER_ON_TOP or any(part in NEVER for part in parts) or not os.path.lexists(path):
@@ -65,7 +69,10 @@ def collect(root: Path, limit_mib: float = LIMIT_MIB) -> Package:
                 "Submit from your project's own directory, or have git ignore what no job needs."
             )
     if not sizes:
-        raise ConfigError(f"A job needs the files of a project. Received: none to pack in {root}. Submit from your project's directory.")
+        ignored = "" if of_git is None else ", where git may ignore them"
+        raise ConfigError(
+            f"A job needs the files of a project. Received: none to pack in {root}{ignored}. Submit from your project's directory."
+        )
     if sum(sizes.values()) > limit_mib * MIB:
         biggest = sorted(sizes, key=lambda name: -sizes[name])[:NUM_NAMED]
         raise ConfigError(
@@ -102,14 +109,32 @@ def _is_secret(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in SECRET_FILES)
 
 
-def _git_files(root: Path) -> list[str]:
-    """Tracked and addable files below ``root``; empty where it is in no checkout, or git is missing."""
+def _git_files(root: Path) -> list[str] | None:
+    """Tracked and addable files below ``root``; null where it is in no checkout.
+
+    Raises:
+        ConfigError: it is in a checkout and git fails: to pack every file would send those that are ignored, secrets among them.
+    """
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, capture_output=True, check=True, timeout=GIT_LIMIT_S).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
+    except FileNotFoundError:
+        reason = "there is no git"
+    except subprocess.TimeoutExpired:
+        reason = f"no answer within {GIT_LIMIT_S:g} s"
+    except subprocess.CalledProcessError as err:
+        reason = (os.fsdecode(err.stderr).strip().splitlines() or [f"exit code {err.returncode}"])[0]
+    except OSError as err:
+        reason = err.strerror or str(err)
+    else:
+        return sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
+    here = root.resolve()
+    if not any(os.path.lexists(folder / ".git") for folder in (here, *here.parents)):
+        return None
+    raise ConfigError(
+        f"git has to say which files of a checkout it ignores, since those stay behind. Received: {reason.rstrip('.')}, in {root}. "
+        "Make `git status` work there, or submit from a directory that is in no checkout."
+    )
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from cluster.capacity import Capacity
-from cluster.plan import MAX_WORKERS, Plan
+from cluster.plan import MAX_WORKERS, Plan, gpu_bytes
 from raytrain.footprint import ACTIVATION_COPIES, PROCESS_BYTES, RUN_BYTES
 from raytrain.machine import MIB, size
 
@@ -51,27 +51,32 @@ def tables_of(plan: Plan) -> Iterator[Table]:
 
 
 def verdict(plan: Plan) -> str:
-    """Whether it fits, and with how many workers it would; "" where there is nothing to fit into."""
-    if plan.memory is None:
-        return ""
-    capacity, there = plan.capacity, size(plan.memory)
-    need = f"a worker's machine needs {size(capacity.worker)}, the driver's {size(capacity.driver)}, and each has {there}"
-    fits = f"{capacity.num_workers} worker(s) {'fit' if plan.fits else 'do not fit'}: {need}."
-    if capacity.driver > plan.memory:
-        return f"{fits} No number of workers helps the driver: raise data.batch_size or the rows of a row group, or give it more memory."
-    if plan.least_workers is None:
-        last = min(MAX_WORKERS, capacity.job.data.batch_size)
-        return f"{fits} Up to {last:,} workers none do: lower tables.dim, data.window_batches or data.history_length, or hash ids."
-    return f"{fits} The least that do: {plan.least_workers:,}."
+    """Whether it fits, with how many workers it would, and what is not known of GPUs; "" where there is nothing to say."""
+    is_held = plan.memory is not None or plan.gpu_memory is not None
+    return "\n".join([*([_fits(plan)] if is_held else []), *notes_of(plan)])
+
+
+def notes_of(plan: Plan) -> Iterator[str]:
+    """What no figure says of a job on GPUs."""
+    if not plan.capacity.job.scaling.use_gpu:
+        return
+    if plan.gpu_memory is None:
+        yield f"GPU memory is held against nothing: one GPU would hold {size(gpu_bytes(plan.capacity))}. Pass --gpu-memory."
+    if plan.capacity.assumed.samples_per_s is None:
+        yield "No speed: what a step costs was measured on CPUs alone. Pass --rate."
 
 
 def json_of(plan: Plan) -> dict[str, Any]:
-    """{"workers", "memory_bytes", "fits", "least_workers", "lines": [{"part", "key", "name", "value", "unit", "arithmetic"}]}."""
+    """{"workers", "memory_bytes", "gpu_memory_bytes", "fits", "least_workers", "notes": [text], "lines": [{"part", "key", "name", "value",
+    "unit", "arithmetic"}]}.
+    """
     return {
         "workers": plan.capacity.num_workers,
         "memory_bytes": plan.memory,
+        "gpu_memory_bytes": plan.gpu_memory,
         "fits": plan.fits,
         "least_workers": plan.least_workers,
+        "notes": list(notes_of(plan)),
         "lines": [asdict(line) for line in lines_of(plan)],
     }
 
@@ -84,6 +89,23 @@ def shown(line: Line) -> str:
         days, hours = line.value / 86_400, line.value / 3600
         return f"{days:,.1f} days" if days >= 2 else f"{hours:,.1f} h" if hours >= 1 else f"{line.value:,.3g} s"
     return size(line.value) if line.value >= KIB else f"{line.value:,.0f} bytes"
+
+
+def _fits(plan: Plan) -> str:
+    capacity, need = plan.capacity, []
+    apart = ", GPUs left aside" if capacity.job.scaling.use_gpu and plan.gpu_memory is None else ""
+    if plan.memory is not None:
+        there = size(plan.memory)
+        need.append(f"a worker's machine needs {size(capacity.worker)}, the driver's {size(capacity.driver)}, and each has {there}")
+    if plan.gpu_memory is not None:
+        need.append(f"a worker's GPU needs {size(gpu_bytes(capacity))}, and has {size(plan.gpu_memory)}")
+    fits = f"{capacity.num_workers} worker(s) {'fit' if plan.fits else 'do not fit'}{apart}: {'; '.join(need)}."
+    if plan.memory is not None and capacity.driver > plan.memory:
+        return f"{fits} No number of workers helps the driver: raise data.batch_size or the rows of a row group, or give it more memory."
+    if plan.least_workers is None:
+        last = min(MAX_WORKERS, capacity.job.data.batch_size)
+        return f"{fits} Up to {last:,} workers none do: lower tables.dim, data.window_batches or data.history_length, or hash ids."
+    return f"{fits} The least that do: {plan.least_workers:,}."
 
 
 def _worker_lines(capacity: Capacity) -> Iterator[Line]:
@@ -110,6 +132,8 @@ def _worker_lines(capacity: Capacity) -> Iterator[Line]:
     validation = f" + validation rows {size(footprint.kept_validation)}" if footprint.kept_validation else ""
     where = "; tables, network and vectors are the GPU's" if job.scaling.use_gpu else ""
     yield Line(part, "worker", "its machine", capacity.worker, "bytes", f"process {size(PROCESS_BYTES)}{validation} + all above{where}")
+    if job.scaling.use_gpu:
+        yield Line(part, "gpu", "its GPU", gpu_bytes(capacity), "bytes", "tables + network and its buffers + a step's batch and vectors")
 
 
 def _step_lines(capacity: Capacity) -> Iterator[Line]:
@@ -159,6 +183,8 @@ def _run_lines(capacity: Capacity) -> Iterator[Line]:
 def _speed_lines(capacity: Capacity) -> Iterator[Line]:
     part, one, step_s, rate = "speed", capacity.samples_per_s_of_one, capacity.step_s, capacity.samples_per_s
     if one is None or step_s is None or rate is None:
+        return
+    if capacity.job.scaling.use_gpu and capacity.assumed.samples_per_s is None:
         return
     cost = capacity.cost
     if capacity.assumed.samples_per_s is None and cost is not None:

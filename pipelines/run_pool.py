@@ -18,13 +18,11 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from pipelines.runs import Ended
-from raytrain.capacity import DRIVER_BYTES, Capacity
+from raytrain.capacity import Capacity
 from raytrain.config import CONFIG_FILE, JobConfig
 from raytrain.data.contract import CONTRACT_FILE
-from raytrain.data.days import contract_of
 from raytrain.errors import RaytrainError, ResourceError, RunError
-from raytrain.footprint import footprint_of
-from raytrain.models.declared import DECLARED
+from raytrain.footprint import process_bytes
 from raytrain.resources import beside_others, largest, needs_beside_others
 from raytrain.storage import Storage, masked
 from raytrain.training.process import ALLOCATOR, quieten
@@ -220,30 +218,19 @@ def pool_of(jobs: Iterable[JobConfig], asked: int | None, most: int, what: str, 
     kinds = {_kind(job): job for job in jobs}
     if asked == 1 or most <= 1 or not kinds:
         return None
-    from raytrain.training.launch import connect
+    from raytrain.training.launch import connect, living_nodes
 
     quieten()
     needs = largest(needs_beside_others(job) for job in kinds.values())
     connect(needs, console)
     memory = max(process_bytes(job) for job in kinds.values())
-    capacity = Capacity.of_cluster(needs, ray.cluster_resources(), what, memory)  # type: ignore[no-untyped-call]
+    capacity = Capacity.of_cluster(needs, living_nodes(), what, memory)
     room = min(capacity.concurrency(asked), most)
     if room == 1:
         return None
     console.print(f"{room} {what}s at one time: {capacity.arithmetic}", markup=False, highlight=False)
     in_process = all(job.scaling.in_process for job in kinds.values())
     return RunPool(room, needs.total if in_process else 0.0, memory, max(job.scaling.max_failures for job in kinds.values()), console)
-
-
-def process_bytes(job: JobConfig) -> int:
-    """Memory that the process of a run asks Ray for: what a run that trains in it keeps there, or a driver's."""
-    if not job.scaling.in_process or job.model.name not in DECLARED:
-        return DRIVER_BYTES
-    try:
-        return DRIVER_BYTES + footprint_of(job, contract_of(job.data), 1).model_per_rank
-    except RaytrainError:
-        # A run that cannot be, as on days that are missing, says so itself and costs no other.
-        return DRIVER_BYTES
 
 
 def _kind(job: JobConfig) -> str:

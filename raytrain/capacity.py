@@ -1,11 +1,10 @@
 """How many runs go on at one time, trials of a sweep or stages of a roll, as arithmetic. Torch-free."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raytrain.errors import ResourceError
 from raytrain.machine import MIB, size
-from raytrain.resources import Needs
+from raytrain.resources import Needs, Nodes, offered
 
 DRIVER_BYTES = 700 * MIB
 """Memory that a run's own process asks Ray for: Python, torch and Ray, 560 MiB seen. It asks for no CPU: it waits, or its share of them
@@ -25,18 +24,22 @@ class Capacity:
     """What messages call a run."""
     memory_each: int = DRIVER_BYTES
     """Bytes that a run's process asks for."""
+    num_slots: int | None = None
+    """Workers that have room, each on one node; null where there is one node."""
 
     @classmethod
-    def of_cluster(cls, needs: Needs, resources: Mapping[str, float], what: str = "trial", memory_each: int = DRIVER_BYTES) -> "Capacity":
-        """``resources``: as Ray names them."""
-        return cls(needs, resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0), what, memory_each)
+    def of_cluster(cls, needs: Needs, nodes: Nodes, what: str = "trial", memory_each: int = DRIVER_BYTES) -> "Capacity":
+        num_cpus, num_gpus, memory = (offered(nodes, resource) for resource in ("CPU", "GPU", "memory"))
+        return cls(needs, num_cpus, num_gpus, memory, what, memory_each, needs.num_slots(nodes) if len(nodes) > 1 else None)
 
     @property
     def limits(self) -> dict[str, int]:
         """Runs that each kind of resource has room for."""
         # Ray counts in ten-thousandths; a quotient of floats may miss a whole number by less.
         found = {"CPUs": int(self.num_cpus / self.needs.total + 1e-6), "memory": int(self.memory / self.memory_each)}
-        return found | ({"GPUs": int(self.num_gpus / self.needs.num_gpus + 1e-6)} if self.needs.num_gpus else {})
+        if self.needs.num_gpus:
+            found["GPUs"] = int(self.num_gpus / self.needs.num_gpus + 1e-6)
+        return found if self.num_slots is None else found | {"nodes": self.num_slots // self.needs.num_workers}
 
     def concurrency(self, asked: int | None) -> int:
         """Runs at one time.
@@ -52,12 +55,10 @@ class Capacity:
                 f"A {self.what} has to fit on the cluster. Received: {self.needs.arithmetic}, and there are {self.num_cpus:g}. "
                 f"{self.needs.advice(self.num_cpus)}"
             )
-        least, room = min(self.limits.items(), key=lambda limit: limit[1])
+        room = min(self.limits.values())
         if room < 1:
-            what = f"{size(self.memory_each)} of memory" if least == "memory" else f"{self.needs.num_gpus} GPUs"
-            there = size(self.memory) if least == "memory" else f"{self.num_gpus:g}"
             raise ResourceError(
-                f"A {self.what} has to fit on the cluster. Received: a {self.what} takes {what}, and there are {there}. Free some."
+                f"A {self.what} has to fit on the cluster. Received: {self.arithmetic}. Free some, or make the {self.what} smaller."
             )
         if asked is not None and asked > room:
             raise ResourceError(
@@ -74,5 +75,6 @@ class Capacity:
             "CPUs": f"{needs.arithmetic} a {self.what}, {self.num_cpus:g} CPUs",
             "memory": f"{size(self.memory_each)} a {self.what}, {size(self.memory)} of memory",
             "GPUs": f"{needs.num_gpus} GPUs a {self.what}, {self.num_gpus:g} GPUs",
+            "nodes": f"{needs.num_workers} x {needs.cpus_per_worker:g} CPUs a {self.what}, nodes have room for {self.num_slots} of these",
         }
         return f"{parts[least]}: room for {room} at one time"

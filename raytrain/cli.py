@@ -11,6 +11,7 @@ from rich.console import Console
 
 from raytrain.errors import ConfigError, RaytrainError
 from raytrain.job_cli import Address, job_app
+from raytrain.settings import nearest
 
 if TYPE_CHECKING:
     from cluster.submission import Request
@@ -249,6 +250,7 @@ def plan(
     overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; the config's when left out")] = None,
     memory: Annotated[float | None, typer.Option(metavar="GIB", min=0.1, help="Memory of each worker's machine, and the driver's")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", min=0.1, help="Of each worker's GPU; scaling.use_gpu=true")] = None,
     rows_target: Annotated[float | None, typer.Option(min=1, help="Training rows of the target, e.g. 2e9; else the data's")] = None,
     rows_source: Annotated[float | None, typer.Option(min=1, help="Training rows of the source, e.g. 18e9")] = None,
     row_groups: Annotated[float | None, typer.Option(min=1, help="Row groups of all of them, e.g. 1e7")] = None,
@@ -280,6 +282,7 @@ def plan(
         None if memory is None else int(memory * GIB),
         sizes_of(rows_target, rows_source, row_groups, files, table or ()),
         assumed_of(rate, efficiency, upload),
+        gpu_memory=None if gpu_memory is None else int(gpu_memory * GIB),
     )
     if as_json:
         console.print_json(json.dumps(json_of(found)))
@@ -311,7 +314,7 @@ def kuberay(
     from cluster.kuberay import ray_cluster, ray_job, to_yaml
 
     config = load_cluster(cluster, overrides or ())
-    job = job_command(config, command) if command else None
+    job = job_command(config, request_of(command, "raytrain kuberay CLUSTER --")) if command else None
     if job is not None and job.warning is not None:
         Console(stderr=True, soft_wrap=True).print(f"warning: {job.warning}", style="yellow", markup=False, highlight=False)
     typer.echo(to_yaml(*([ray_cluster(config)] if job is None else ray_job(config, job))), nl=False)
@@ -364,20 +367,18 @@ def submit(
     raise typer.Exit(submit_job(request_of(arguments), options, os.environ, console))
 
 
-def request_of(arguments: list[str]) -> "Request":
+def request_of(arguments: list[str], before: str = "raytrain submit --") -> "Request":
     """A command line as its own command understands it, so that a wrong option is said before a job waits for its turn."""
-    from cluster.submission import Request, check_command
+    from cluster.submission import Request
 
     command, *rest = arguments
-    check_command(command)
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     if command not in known:
-        raise ConfigError(f"A job runs a command of raytrain. Received: {command}, which this version lacks. Update raytrain.")
-    params = known[command].make_context(f"raytrain submit -- {command}", list(rest)).params
-    options = {"--output": params.get("output"), "--input": params.get("data")}
-    paths = [(name, path) for name, path in options.items() if path]
+        raise ConfigError(f"A job is a command of raytrain. Received: {command}. {nearest(command, known)}")
+    params = known[command].make_context(f"{before} {command}", list(rest)).params
+    paths = [(name, path) for name, key in (("--output", "output"), ("--input", "data")) if (path := params.get(key))]
     paths += [("--baseline", path) for path in params.get("baseline") or ()]
-    subject = params.get("config") or params.get("sweep") or params["run"]
+    subject = params.get("config") or params.get("run") or ""
     return Request(command, tuple(rest), subject, tuple(params.get("overrides") or ()), tuple(paths))
 
 

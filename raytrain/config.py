@@ -11,8 +11,8 @@ from raytrain.ecdctr_config import EcdctrModel
 from raytrain.errors import ConfigError
 from raytrain.ltv_config import CdafModel, LtvModel
 from raytrain.model_config import ModelSection
-from raytrain.settings import Section, parse_yaml, with_overrides
-from raytrain.storage import Storage
+from raytrain.settings import Section, flat_keys, parse_yaml, with_overrides
+from raytrain.storage import Storage, has_credentials
 
 CONFIG_FILE = "config.yaml"
 KINDS = {
@@ -205,6 +205,9 @@ class ScalingSection(Section):
     """How often elastic workers look for room to grow."""
     wait_for_nodes_s: NonNegativeFloat = 0.0
     """On a cluster that grows: how long it is asked for nodes before a job that does not fit is refused. 0 refuses at once."""
+    start_limit_s: PositiveFloat = 1800.0
+    """How long workers may wait for room on a cluster that others use too, all starts of a launch together; then the run fails, and
+    --resume goes on with it."""
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None
     """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers, or takes all in_process."""
@@ -260,6 +263,19 @@ class JobConfig(Section):
             return values
         return {**values, "training": {**training, "early_stopping": {"metric": AMOUNT_METRICS[0], **stopping}}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_credentials(cls, values: Any) -> Any:
+        """Before any key is looked at, since what is said of a wrong one repeats its value."""
+        found = [key for key, value in flat_keys(values).items() if _carries_credentials(value)] if isinstance(values, dict) else []
+        if found:
+            raise ValueError(
+                "Credentials must not stand in a job's config, which is printed and saved. "
+                f"Received: {', '.join(found)} with a user, a key or a token. "
+                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store reads from the environment."
+            )
+        return values
+
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
         amounts, metric = predicts_amounts(self.model.model_dump()), self.training.early_stopping.metric
@@ -310,6 +326,10 @@ def predicts_amounts(model: Any) -> bool:
         return False
     head = model.get("head")
     return not (isinstance(head, Mapping) and head.get("kind") == "click")
+
+
+def _carries_credentials(value: Any) -> bool:
+    return any(has_credentials(str(each)) for each in (value if isinstance(value, list | tuple) else (value,)))
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> JobConfig:

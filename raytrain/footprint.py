@@ -7,13 +7,15 @@ Shapes: G rows of a global batch, R ranks, P dense parameters.
 from dataclasses import dataclass
 from functools import cached_property
 
+from raytrain.capacity import DRIVER_BYTES
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
+from raytrain.data.days import contract_of
 from raytrain.embeddings.plan import FLOAT_BYTES, PlannedTable, plan_tables, whole_tables
-from raytrain.errors import ResourceError
+from raytrain.errors import RaytrainError, ResourceError
 from raytrain.machine import GIB, MIB, Machine, size, this_machine
 from raytrain.models.baselines.declarations import num_contrasted
-from raytrain.models.declared import declared_histories, declared_tables, reads_event_ages
+from raytrain.models.declared import DECLARED, declared_histories, declared_tables, reads_event_ages
 from raytrain.resources import is_alone, needs_of, num_training_streams
 
 PROCESS_BYTES = 450 * MIB
@@ -149,6 +151,17 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
         num_dense=num_dense,
         dense_state_floats=STATE_FLOATS[job.optimizer.name],
     )
+
+
+def process_bytes(job: JobConfig) -> int:
+    """Memory that the process of a run asks Ray for: what a run that trains in it keeps there, or a driver's."""
+    if not job.scaling.in_process or job.model.name not in DECLARED:
+        return DRIVER_BYTES
+    try:
+        return DRIVER_BYTES + footprint_of(job, contract_of(job.data), 1).model_per_rank
+    except RaytrainError:
+        # A run that cannot be, as on days that are missing, says so itself and costs no other.
+        return DRIVER_BYTES
 
 
 def refuse_over_ask(job: JobConfig, contract: Contract, training: bool = True) -> None:

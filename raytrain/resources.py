@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raytrain.config import JobConfig
 from raytrain.errors import ResourceError
+
+Nodes = Sequence[Mapping[str, float]]
+"""What each living node of a cluster hands out, as Ray names it: CPU, GPU, memory."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,18 @@ class Needs:
         worker = {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.num_gpus else {})
         return [worker] * self.num_workers + [{"CPU": self.cpus_per_read_task}] * (self.num_streams if self.cpus_per_read_task else 0)
 
-    def fits(self, resources: Mapping[str, float]) -> bool:
-        """Whether the cluster's ``resources``, as Ray names them, hold it."""
-        # Ray counts CPUs in ten-thousandths; a sum of floats may miss by less.
-        return self.total <= resources.get("CPU", 0.0) + 1e-6 and self.num_gpus <= resources.get("GPU", 0.0)
+    def fits(self, nodes: Nodes) -> bool:
+        """Whether the nodes hold it, each worker on one of them."""
+        try:
+            self.check_nodes(nodes)
+        except ResourceError:
+            return False
+        return True
+
+    def num_slots(self, nodes: Nodes) -> int:
+        """Workers that the nodes have room for."""
+        by_cpus = [int((node.get("CPU", 0.0) + 1e-6) / self.cpus_per_worker) for node in nodes]
+        return sum(min(slots, int(node.get("GPU", 0.0))) if self.num_gpus else slots for slots, node in zip(by_cpus, nodes, strict=True))
 
     @property
     def total(self) -> float:
@@ -70,6 +81,20 @@ class Needs:
                 f"Received: {self.arithmetic}, and there are {available:g}. {self.advice(available)}"
             )
 
+    def check_nodes(self, nodes: Nodes) -> None:
+        """Raises ResourceError, with the arithmetic, where the nodes hold it neither together nor each worker on one of them."""
+        self.check(offered(nodes, "CPU"))
+        self.check_gpus(offered(nodes, "GPU"))
+        if (num_slots := self.num_slots(nodes)) < self.num_workers:
+            most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+            each = ", ".join(f"{node.get('CPU', 0.0):g}" for node in nodes if node.get("CPU"))
+            gpus = ", ".join(f"{node.get('GPU', 0.0):g}" for node in nodes if node.get("CPU")) if self.num_gpus else ""
+            raise ResourceError(
+                f"Every worker has to fit on one node. Received: scaling.num_workers={self.num_workers} x "
+                f"scaling.cpus_per_worker={self.cpus_per_worker:g}, and nodes of {each} CPUs{f' and {gpus} GPUs' if gpus else ''} = "
+                f"{num_slots} workers. Set scaling.cpus_per_worker to less (at most {most:g}), or fewer workers."
+            )
+
     def check_gpus(self, available: float) -> None:
         """Raises ResourceError when there are fewer GPUs than workers that want one."""
         if self.num_gpus > available:
@@ -77,6 +102,11 @@ class Needs:
                 f"Every worker needs a GPU. Received: scaling.use_gpu=true, scaling.num_workers={self.num_gpus}, and there are "
                 f"{available:g} GPUs. Set scaling.use_gpu=false, or fewer workers."
             )
+
+
+def offered(nodes: Nodes, resource: str) -> float:
+    """By all of them together."""
+    return sum(node.get(resource, 0.0) for node in nodes)
 
 
 LEAST_CPUS_PER_WORKER = 0.05

@@ -21,8 +21,15 @@ TWO_CPUS = Needs(num_workers=1, cpus_per_worker=1.0, num_streams=2, cpus_per_rea
         (Capacity(TWO_CPUS, 64.0, 0.0, 2 * GIB), 2),
         (Capacity(Needs(2, 1.0, 2, 0.5, num_gpus=2), 64.0, 5.0, 64 * GIB), 2),
         (Capacity(Needs(3, 0.1, 2, 0.1), 1.0, 0.0, 64 * GIB), 2),
+        (Capacity.of_cluster(Needs(1, 5.0, 2, 0.5), [{"CPU": 8.0, "memory": 64.0 * GIB}] * 3), 3),
+        (
+            Capacity.of_cluster(
+                Needs(2, 1.0, 2, 0.5, num_gpus=2), [{"CPU": 8.0, "GPU": 3.0, "memory": 9.0 * GIB}, {"CPU": 1.0, "GPU": 4.0}]
+            ),
+            2,
+        ),
     ],
-    ids=["just one", "CPUs", "memory for drivers", "GPUs", "a sum of floats"],
+    ids=["just one", "CPUs", "memory for drivers", "GPUs", "a sum of floats", "a worker on a node", "GPUs without CPUs"],
 )
 def test_the_scarcest_resource_decides(capacity: Capacity, expected: int) -> None:
     assert capacity.concurrency(None) == expected
@@ -40,8 +47,8 @@ def test_fewer_may_be_asked_for_and_more_are_refused_with_the_arithmetic() -> No
     ("capacity", "message"),
     [
         (Capacity(TWO_CPUS, 1.5, 0.0, 64 * GIB), r"= 2 CPUs, and there are 1.5. Set scaling.cpus_per_worker=0.5"),
-        (Capacity(TWO_CPUS, 2.0, 0.0, GIB / 4), "a trial takes 700.0 MiB of memory, and there are 256.0 MiB"),
-        (Capacity(Needs(2, 0.5, 2, 0.5, num_gpus=2), 8.0, 1.0, 64 * GIB), "a trial takes 2 GPUs, and there are 1"),
+        (Capacity(TWO_CPUS, 2.0, 0.0, GIB / 4), r"700.0 MiB a trial, 256.0 MiB of memory: room for 0 at one time. Free some"),
+        (Capacity(Needs(2, 0.5, 2, 0.5, num_gpus=2), 8.0, 1.0, 64 * GIB), r"2 GPUs a trial, 1 GPUs: room for 0"),
     ],
     ids=["CPUs", "memory", "GPUs"],
 )

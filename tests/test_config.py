@@ -91,6 +91,29 @@ def test_a_bad_override_is_refused(config, overrides, expected):
 
 
 @pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.path=s3://me:hunter2@bucket/x", "data.path"),
+        ("run.storage_path='s3://bucket/x?access_key=me&secret_key=hunter2'", "run.storage_path"),
+        ("start.run=https://me:hunter2@host/run", "start.run"),
+        ("start.snapshots=[s3://bucket/a, s3://me:hunter2@bucket/b]", "start.snapshots"),
+        ("data.pth=s3://me:hunter2@bucket/x", "data.pth"),
+    ],
+    ids=["data", "runs", "a start", "a snapshot", "an unknown key"],
+)
+def test_credentials_in_a_path_are_refused_and_not_repeated(config, override, key):
+    with pytest.raises(ConfigError) as error:
+        load_config(config, [override])
+    assert_three_parts(error.value, "Credentials must not stand in a job's config", f"Received: {key} with", "AWS_SECRET_ACCESS_KEY")
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_path_with_a_region_and_an_endpoint_is_no_credential(config):
+    uri = "s3://bucket/x?region=eu-west-1&endpoint_override=host:9000"
+    assert load_config(config, [f"data.path={uri}", "start.run=s3://bucket/me@here"]).data.path == uri
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("model: {name: din}", ("data has to be set", "data=VALUE")),

@@ -39,6 +39,15 @@ def test_of_elastic_workers_the_fewest_have_to_fit():
     )
 
 
+def test_a_worker_is_on_one_node():
+    needs = Needs(2, 10.0, 2, 0.5)
+    with pytest.raises(ResourceError) as error:
+        needs.check_nodes([{"CPU": 8.0}, {"CPU": 16.0}])
+    assert_three_parts(error.value, "scaling.num_workers=2 x scaling.cpus_per_worker=10, and nodes of 8, 16 CPUs = 1 workers")
+    needs.check_nodes([{"CPU": 12.0}, {"CPU": 12.0}])
+    assert not Needs(2, 1.0, 0, 0.0, num_gpus=2).fits([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 0.0, "GPU": 4.0}])
+
+
 def test_sums_of_floats_are_no_over_ask():
     Needs(3, 0.1, 7, 0.1).check(1)
 
@@ -81,22 +90,22 @@ def test_a_cluster_is_joined_only_by_its_address(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cluster_that_grows_is_asked_once_and_the_request_is_taken_back():
     needs = needs_of(job_for("scaling.num_workers=2", "scaling.use_gpu=true", "scaling.wait_for_nodes_s=30"), 1)
-    nodes = iter([{"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 4.0}, {"CPU": 4.0, "GPU": 2.0}])
+    nodes = iter([[{"CPU": 1.0}], [{"CPU": 1.0}], [{"CPU": 1.0}, {"CPU": 3.0}], [{"CPU": 4.0, "GPU": 2.0}]])
     asked, said = [], []
     wait_for_nodes(needs, lambda: next(nodes), lambda bundles: asked.append(bundles), said.append, poll_s=0.001)
     assert asked == [[{"CPU": 1.0, "GPU": 1.0}] * 2 + [{"CPU": 0.5}] * 2, []]
     assert next(nodes, None) is None
     [line] = said
     assert line.startswith("waiting for nodes: the job needs scaling.num_workers=2 x scaling.cpus_per_worker=1 + 2 streams")
-    assert line.endswith("= 3 CPUs and 2 GPUs, and there are 1 CPUs and 0 GPUs; 30 s left")
+    assert line.endswith("= 3 CPUs and 2 GPUs, and there are 1 CPUs and 0 GPUs on 1 nodes; 30 s left")
 
 
 def test_a_cluster_that_does_not_grow_is_given_up_and_one_that_is_large_enough_not_asked():
     needs, asked, said = Needs(4, 1.0, 1, 0.5, wait_s=0.3), [], []
-    wait_for_nodes(needs, lambda: {"CPU": 1.0}, lambda bundles: asked.append(len(bundles)), said.append, poll_s=0.005, say_every_s=0.1)
+    wait_for_nodes(needs, lambda: [{"CPU": 1.0}], lambda bundles: asked.append(len(bundles)), said.append, poll_s=0.005, say_every_s=0.1)
     assert asked == [5, 0]
     num_said = len(said)
     assert num_said in (2, 3), "at once, after 0.1 s and, unless the machine slept, after 0.2 s"
-    wait_for_nodes(needs, lambda: {"CPU": 8.0}, lambda bundles: asked.append(len(bundles)), said.append)
+    wait_for_nodes(needs, lambda: [{"CPU": 8.0}], lambda bundles: asked.append(len(bundles)), said.append)
     assert asked == [5, 0]
     assert len(said) == num_said

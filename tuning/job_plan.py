@@ -10,7 +10,7 @@ from raytrain.data.contract import Contract
 from raytrain.data.days import contract_of
 from raytrain.errors import ConfigError
 from raytrain.models.declared import DECLARED
-from raytrain.resources import Needs, beside_others, needs_beside_others
+from raytrain.resources import beside_others
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
 from tuning.plan import SweepPlan, Task
@@ -42,8 +42,8 @@ class JobPlan(SweepPlan):
                 f"Received: {'serve' if sweep.serve else 'data.days'}. Remove it, or make base a roll."
             )
 
-    def check(self, overrides: Sequence[str]) -> Needs:
-        return needs_beside_others(self._job(overrides))
+    def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:
+        return [self._job(overrides)]
 
     @property
     def contract(self) -> Contract:

@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
-from raytrain.resources import Needs, largest
+from raytrain.footprint import process_bytes
+from raytrain.resources import largest, needs_beside_others
 from raytrain.settings import with_overrides
 from raytrain.storage import Storage
 from tuning.space import Params, overrides_of, points_to_check
@@ -53,12 +55,24 @@ class SweepPlan(ABC):
                 f"{origin}: A key is set in one place, and a sweep itself sets {', '.join(self.set_by_sweep)}. "
                 f"Received: {taken[0]} in space. Remove it, or change seeds."
             )
-        self.needs = largest(self.check(overrides_of(params)) for params in ({}, *points_to_check(sweep.space, NUM_CHECKED_DRAWS)))
+        points = ({}, *points_to_check(sweep.space, NUM_CHECKED_DRAWS))
+        self.needs = largest(needs_beside_others(job) for params in points for job in self.jobs_of(overrides_of(params)))
         """Of the largest trial that was looked at."""
 
     @abstractmethod
-    def check(self, overrides: Sequence[str]) -> Needs:
-        """What such a trial keeps busy. Raises ConfigError where the base does not take them."""
+    def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:
+        """What such a trial trains, one after the other. Raises ConfigError where the base does not take the overrides."""
+
+    @property
+    def trains_in_process(self) -> bool:
+        """Whether a trial's own process does the work, instead of waiting for workers that do."""
+        return all(job.scaling.in_process for job in self.jobs_of(()))
+
+    @property
+    def process_bytes(self) -> int:
+        """Memory that a trial's process asks Ray for: of the base, and of the space's corners, where tables are largest."""
+        points = ({}, *points_to_check(self.sweep.space, 0))
+        return max(process_bytes(job) for params in points for job in self.jobs_of(overrides_of(params)))
 
     @property
     @abstractmethod
@@ -120,7 +134,7 @@ class SweepPlan(ABC):
             unknown = any(key not in flat for key in split_knob(knob))
             if unknown or values.count(values[0]) < len(values) or not distribution.holds(values[0]):
                 return None
-            found[knob] = values[0]
+            found[knob] = distribution.own(values[0])
         return found
 
     def best_yaml(self, params: Params) -> str:

@@ -9,7 +9,6 @@ from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
 from raytrain.metrics.bootstrap import CLICK_METRICS
-from raytrain.resources import Needs, largest, needs_beside_others
 from raytrain.settings import flat_keys
 from raytrain.storage import Storage
 from tuning.plan import SweepPlan, Task
@@ -38,11 +37,11 @@ class RollSweepPlan(SweepPlan):
         plan_roll("full", self._base, *sweep.serve.test)
         self._plan = plan_roll("full", self._base, *sweep.serve.valid)
 
-    def check(self, overrides: Sequence[str]) -> Needs:
-        """Of the largest stage: a trial's stages come one after the other."""
+    def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:
+        """One a kind of stage."""
         roll = self._roll(overrides)
         kinds = [kind for kind in KINDS if getattr(roll.calendar, kind) is not None]
-        return largest(needs_beside_others(JobConfig.parse(roll.job_values(kind), kind)) for kind in kinds)
+        return [JobConfig.parse(roll.job_values(kind), kind) for kind in kinds]
 
     @property
     def contract(self) -> Contract:

@@ -88,6 +88,10 @@ class Distribution(Section):
         low, high = self.bounds
         return low <= value <= high
 
+    def own(self, value: Any) -> Any:
+        """``value``, which it holds, as it writes it: of the choices 1 and 2 the first one where ``value`` is 1.0."""
+        return value if self.choice is None else next(one for one in self.choice if _same(value, one))
+
     def place(self, value: Any) -> float:
         """Where ``value`` lies between 0 and 1, for charts: choices in their order, logarithmic ranges by the logarithm."""
         if self.choice is not None:

@@ -18,11 +18,11 @@ from ray.tune.error import TuneError
 from rich.console import Console
 
 from pipelines.roll_lease import Lease
-from raytrain.capacity import DRIVER_BYTES, Capacity
+from raytrain.capacity import Capacity
 from raytrain.errors import RunError
 from raytrain.settings import flat_keys, parse_yaml
 from raytrain.storage import Storage, masked
-from raytrain.training.launch import connect
+from raytrain.training.launch import connect, living_nodes
 from raytrain.training.process import quieten
 from tuning.halving import scheduler_of
 from tuning.load import load_sweep
@@ -55,15 +55,18 @@ def run_sweep(path: str, overrides: Sequence[str], console: Console, resume: boo
     """
     plan = load_sweep(path, overrides)
     storage = Storage(Storage(plan.sweep.directory).uri)
-    with Lease(storage, "sweep"):
-        return _run(plan, storage, path, overrides, console, resume)
+    with Lease(storage, "sweep") as lease:
+        return _run(plan, storage, lease, path, overrides, console, resume)
 
 
-def _run(plan: SweepPlan, storage: Storage, path: str, overrides: Sequence[str], console: Console, resume: bool) -> dict[str, Any]:
+def _run(
+    plan: SweepPlan, storage: Storage, lease: Lease, path: str, overrides: Sequence[str], console: Console, resume: bool
+) -> dict[str, Any]:
     _open(plan, storage, resume)
     quieten()
+    is_ours = not ray.is_initialized()
     connect(plan.needs, console)
-    capacity = Capacity.of_cluster(plan.needs, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    capacity = Capacity.of_cluster(plan.needs, living_nodes(), memory_each=plan.process_bytes)
     concurrency = capacity.concurrency(plan.sweep.max_concurrent)
     _begin(plan, storage)
     log = TrialLog(storage)
@@ -75,13 +78,17 @@ def _run(plan: SweepPlan, storage: Storage, path: str, overrides: Sequence[str],
     if plan.why_no_stopping:
         console.print(f"no trial is stopped early: {plan.why_no_stopping}", highlight=False)
     if searcher.num_left:
-        watcher = SweepWatcher(plan, log, searcher.num_left, concurrency, console)
+        watcher = SweepWatcher(plan, log, searcher.num_left, concurrency, console, lease.check_known)
         _tune(plan, log, searcher, watcher, concurrency)
         if watcher.stop_all():
             first = next(iter(log.with_status("failed")))
             raise RunError(f"Trials have to train. Received: {first.name} failed with: {first.error}. Mend it, then --resume.")
         if not watcher.is_done:
             raise RunError(f"A sweep chooses when its trials are over. Received: an interruption. Go on with --resume in {storage.uri}.")
+    lease.check()
+    if is_ours:
+        # Tune gives the last trials seconds to end. What a process that it killed has left would keep its CPUs until this driver's end.
+        ray.shutdown()
     test, why_not = _test_of(plan, log, storage, console)
     result = write_sweep_report(plan, log, storage, test, path, overrides, why_not)
     console.print(result["summary"], highlight=False, markup=False)
@@ -120,7 +127,7 @@ def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: Swe
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="raytrain-sweep-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(TrialRun, {"memory": DRIVER_BYTES}),
+            tune.with_resources(TrialRun, _resources(plan)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler_of(plan, log),
@@ -134,6 +141,12 @@ def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: Swe
             tuner.fit()
         except TuneError as err:
             raise RunError(f"Ray Tune has to drive the trials. Received: {masked(str(err))}. Go on with --resume.") from err
+
+
+def _resources(plan: SweepPlan) -> dict[str, float]:
+    """Of a trial's process. A driver computes nothing and asks for memory alone, so that a job that fills a machine can be swept on it."""
+    memory = {"memory": float(plan.process_bytes)}
+    return memory | {"cpu": plan.needs.total} if plan.trains_in_process else memory
 
 
 def _test_of(plan: SweepPlan, log: TrialLog, storage: Storage, console: Console) -> tuple[dict[str, Any] | None, str]:

@@ -19,7 +19,7 @@ from tuning.plan import Task
 from tuning.tasks import Pulse, Values, run_task
 
 END_LIMIT_S = 180.0
-"""For a run to save, close its streams and give its workers back."""
+"""For a run that has fallen silent to end after all."""
 Event = dict[str, Any]
 RunTask = Callable[[Task, Watch, Pulse, Sequence[str]], Values]
 
@@ -32,8 +32,13 @@ class TrialRun(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Raises RunError where the last run could not be ended: for False, Tune would forget the trial without a word to anybody."""
-        if not self._runs.end(END_LIMIT_S):
-            raise RunError(f"A process has to end its run before the next trial. Received: a run that went on for {END_LIMIT_S:.0f} s.")
+        # It saves first, and a checkpoint takes as long as its storage does: no less patience than with any other silence.
+        limit_s = new_config["silence_limit_s"]
+        if not self._runs.end(limit_s):
+            raise RunError(
+                "A process has to end its run before the next trial. "
+                f"Received: a run that went on for {limit_s:,.0f} s. Raise silence_limit_s if a checkpoint takes longer."
+            )
         self._begin(new_config)
         return True
 

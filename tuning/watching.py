@@ -1,6 +1,7 @@
 """What happens while a sweep runs: records on disk, lines on the screen, and an end where nothing works."""
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,11 @@ HOPELESS_FAILURES = 3
 class SweepWatcher(Callback, Stopper):
     """Tune's callback, and its stopper."""
 
-    def __init__(self, plan: SweepPlan, log: TrialLog, num_left: int, concurrency: int, console: Console) -> None:
+    def __init__(
+        self, plan: SweepPlan, log: TrialLog, num_left: int, concurrency: int, console: Console, check: Callable[[], None]
+    ) -> None:
+        """``check`` raises where the sweep's directory is no longer this one's to write."""
+        self._check = check
         self._plan, self._log, self._console, self._concurrency = plan, log, console, concurrency
         self._num_left, self._num_failed = num_left, 0
         self._walls_s: list[float] = []
@@ -43,7 +48,7 @@ class SweepWatcher(Callback, Stopper):
         record = self._log.records.get(number) or TrialRecord(number, params)
         self._walls_before_s[number] = record.wall_s
         record.status, record.error = "running", ""
-        self._log.write(record)
+        self._write(record)
         again = f", going on after evaluation {len(record.evaluations)}" if record.evaluations else ""
         self._say(f"[bold]{record.name}[/bold]{again}  {escape('  '.join(overrides_of(params)))}")
 
@@ -53,7 +58,7 @@ class SweepWatcher(Callback, Stopper):
         record, objective = self._record(trial), self._plan.objectives[0]
         record.wall_s = self._wall_s(trial, result)
         record.evaluations.append(Evaluation(result["evaluations"], result["epoch"], float(result[objective])))
-        self._log.write(record)
+        self._write(record)
         self._say(f"{record.name}  epoch {result['epoch']:.2f}  best valid {objective} {result[objective]:.4f}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -82,7 +87,7 @@ class SweepWatcher(Callback, Stopper):
         record.values = {objective: value for objective, value in values.items() if not math.isnan(value)}
         record.seed_values = result.get("seed_values", [])
         record.wall_s = self._wall_s(trial, result)
-        self._log.write(record)
+        self._write(record)
         self._num_failed += status == "failed"
         self._walls_s.append(float(result.get("time_total_s", 0.0)))
         found = "  ".join(f"{name} {value:.4f}" for name, value in record.values.items())
@@ -101,6 +106,10 @@ class SweepWatcher(Callback, Stopper):
 
     def _wall_s(self, trial: Trial, result: dict[str, Any]) -> float:
         return self._walls_before_s.get(trial.config["number"], 0.0) + float(result.get("time_total_s", 0.0))
+
+    def _write(self, record: TrialRecord) -> None:
+        self._check()
+        self._log.write(record)
 
     def _record(self, trial: Trial) -> TrialRecord:
         number = trial.config["number"]

@@ -1,5 +1,6 @@
 """The driver's side of Ray Train: start the workers on an assignment and bring their records home."""
 
+import math
 import os
 import secrets
 from collections.abc import Callable
@@ -7,11 +8,15 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2._internal.constants import DEFAULT_WORKER_GROUP_START_TIMEOUT_S, WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from rich.console import Console
 
+from raytrain.config import JobConfig
 from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
-from raytrain.errors import RaytrainError, RunError
+from raytrain.errors import RaytrainError, ResourceError, RunError
+from raytrain.resources import needs_of, num_training_streams
 from raytrain.storage import Storage
 from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
 from raytrain.training.delivery import Delivery
@@ -45,6 +50,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
     experiment = Storage(storage.join(CHECKPOINTS if training else f"scoring-{owner}"))
     resumed = {spec.name: stream_start(spec, storage.uri, scaling.elastic) for spec in assignment.train}
     scored = [*([assignment.valid] if assignment.valid else []), *assignment.test]
+    failures = FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=num_start_retries(scaling.start_limit_s))  # type: ignore[call-arg]
     trainer = TorchTrainer(
         run_worker,
         train_loop_config={"assignment": assignment, "mailbox": delivery.mailbox},
@@ -64,7 +70,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
             name=f"launch-{owner}",
             storage_path=experiment.root,
             storage_filesystem=experiment.filesystem,
-            failure_config=FailureConfig(max_failures=scaling.max_failures),
+            failure_config=failures,
             worker_runtime_env={"env_vars": {name: value for name, value in ALLOCATOR.items() if name not in os.environ}},  # type: ignore[call-arg]
             callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, delivery.mailbox)],  # type: ignore[list-item]
         ),
@@ -73,7 +79,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
     try:
         trainer.fit()
     except TrainingFailedError as err:
-        raise _cause(err) from None
+        raise _cause(err, job) from None
     finally:
         delivery.close()
         progress.close()
@@ -92,8 +98,19 @@ def stream_start(spec: StreamSpec, run_uri: str | None, elastic: bool) -> Callab
     return start
 
 
-def _cause(err: TrainingFailedError) -> RaytrainError:
+def num_start_retries(limit_s: float) -> int:
+    """Starts after the first one, each of which Ray gives up after a minute; by itself it would try for ever."""
+    each_s = float(os.environ.get(WORKER_GROUP_START_TIMEOUT_S_ENV_VAR, DEFAULT_WORKER_GROUP_START_TIMEOUT_S))
+    return max(0, math.ceil(limit_s / each_s) - 1)
+
+
+def _cause(err: TrainingFailedError, job: JobConfig) -> RaytrainError:
     """Our own error if that is what stopped a worker, else the first worker's failure as it came."""
+    if isinstance(err, ControllerError) and isinstance(err.controller_failure, WorkerGroupStartupTimeoutError):
+        return ResourceError(
+            f"Workers have to find room on the cluster. Received: {needs_of(job, num_training_streams(job)).arithmetic}, and starts of "
+            f"{job.scaling.start_limit_s:g} s without it: others are busy there. Wait for them, add nodes, or raise scaling.start_limit_s."
+        )
     failures = getattr(err, "worker_failures", None) or {}
     ours = our_error([*failures.values(), err])
     if ours is not None:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import ray
@@ -11,7 +11,7 @@ from ray.autoscaler.sdk import request_resources
 from rich.console import Console
 
 from raytrain.config import JobConfig
-from raytrain.resources import Needs, cluster_address
+from raytrain.resources import Needs, Nodes, cluster_address, offered
 
 
 def connect(needs: Needs, console: Console) -> None:
@@ -32,15 +32,18 @@ def connect(needs: Needs, console: Console) -> None:
         # Without an address Ray would join whatever cluster somebody has started on this machine.
         ray.init("local" if local else None, include_dashboard=False if local else None, log_to_driver=False, logging_level=logging.ERROR)
     if needs.wait_s and cluster_address() is not None:
-        wait_for_nodes(needs, ray.cluster_resources, request_resources, partial(console.print, markup=False, highlight=False))
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    needs.check(resources.get("CPU", 0.0))
-    needs.check_gpus(resources.get("GPU", 0.0))
+        wait_for_nodes(needs, living_nodes, request_resources, partial(console.print, markup=False, highlight=False))
+    needs.check_nodes(living_nodes())
+
+
+def living_nodes() -> Nodes:
+    """What the nodes of the cluster that this process has joined hand out, whatever others have taken of it."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def wait_for_nodes(
     needs: Needs,
-    resources: Callable[[], Mapping[str, float]],
+    nodes: Callable[[], Nodes],
     request: Callable[..., None],
     say: Callable[[str], None],
     poll_s: float = 1.0,
@@ -49,21 +52,21 @@ def wait_for_nodes(
     """Asks the cluster's autoscaler for what is missing and waits until it is there, or ``needs.wait_s`` are over.
 
     Args:
-        resources: what the cluster has now.
+        nodes: what the cluster has now.
         request: ``ray.autoscaler.sdk.request_resources``.
         say: gets what is missing and the time left, at once and every ``say_every_s``.
     """
-    if needs.fits(resources()):
+    if needs.fits(nodes()):
         return
     request(bundles=needs.bundles)
     now = next_line = time.monotonic()
     limit = now + needs.wait_s
     try:
-        while not needs.fits(there := resources()) and now < limit:
+        while not needs.fits(there := nodes()) and now < limit:
             if now >= next_line:
                 next_line += say_every_s
                 wanted = needs.arithmetic + (f" and {needs.num_gpus} GPUs" if needs.num_gpus else "")
-                found = f"{there.get('CPU', 0.0):g} CPUs and {there.get('GPU', 0.0):g} GPUs"
+                found = f"{offered(there, 'CPU'):g} CPUs and {offered(there, 'GPU'):g} GPUs on {len(there)} nodes"
                 say(f"waiting for nodes: the job needs {wanted}, and there are {found}; {limit - now:.0f} s left")
             time.sleep(poll_s)
             now = time.monotonic()

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -53,3 +55,20 @@ def test_a_warning_stays_out_of_the_manifest(tmp_path):
     assert manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]["maxReplicas"] == 3
     assert manifest["spec"]["entrypoint"].endswith(" training.checkpoint_every_steps=5 --resume")
     assert result.stderr.startswith("warning: Every worker has to fit")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train",), "Missing argument 'CONFIG'"),
+        (("train", "pipelines/configs/movielens_din.yaml", "--resum"), "No such option: --resum"),
+        (("predict", "s3://bucket/runs/first"), "Missing option '--output'"),
+        (("doctr",), "Did you mean doctor?"),
+    ],
+    ids=["no config", "an option that there is none of", "an option that has to be there", "no command"],
+)
+def test_a_command_line_is_read_as_its_command_would_read_it(words, said):
+    command = [sys.executable, "-m", "raytrain", "kuberay", "cluster/clusters/cpu.yaml", "--", *words]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert said in found.stderr

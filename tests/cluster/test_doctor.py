@@ -84,6 +84,23 @@ def test_a_refused_job_exits_with_2_and_leaves_the_slow_part_out(tmp_path: Path,
     assert "what to do" in table.output
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "JSON"])
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("data.path=s3://AKIA:hunter2@bucket/x", "data.path with a user, a key or a token"),
+        ("run.storage_path=s3://bucket/x?secret_key=hunter2", "run.storage_path with a user, a key or a token"),
+        ("data.path={s3://AKIA:hunter2@bucket/x", "s3://***@bucket/x"),
+    ],
+    ids=["data", "runs", "an override that is no YAML"],
+)
+def test_credentials_are_refused_and_not_shown(tmp_path: Path, dataset: str, override: str, shown: str, form: tuple[str, ...]):
+    result = CliRunner().invoke(app, ["doctor", write_job(tmp_path, dataset), override, *form])
+    assert result.exit_code == 2
+    assert shown in " ".join(result.output.split())
+    assert "hunter2" not in result.output
+
+
 def test_too_little_memory_is_refused_with_the_arithmetic(tmp_path: Path, dataset: str):
     facts = sound_facts(Machine(2, 4 * GIB, 2 * GIB))
     checks = named(list(diagnose(write_job(tmp_path, dataset), FIT, facts)))

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.job_command import job_command
+from cluster.job_command import JobCommand, job_command
 from cluster.job_files import LIMIT_BYTES, MOUNT
 from cluster.kuberay import ray_job, to_yaml
+from raytrain.cli import request_of
 from raytrain.config import load_config
 from raytrain.errors import ConfigError
 from raytrain.settings import parse_yaml
@@ -17,6 +18,10 @@ from tests.cluster.crds import problems_of
 from tests.messages import assert_three_parts
 
 DATA, RUNS = "data.path=s3://b/data", "run.storage_path=s3://b/runs"
+
+
+def command_of(*words: str) -> JobCommand:
+    return job_command(small(), request_of(list(words), "raytrain kuberay CLUSTER --"))
 
 
 def pods_of(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -30,7 +35,7 @@ def values_of(config: Path) -> dict[str, Any]:
 
 def mounted(words: list[str], folder: Path) -> tuple[dict[str, Any], Path]:
     """The RayJob of a command, and its config where a pod would find it, with ``folder`` for a pod's root."""
-    printed = to_yaml(*ray_job(small(), job_command(small(), words)))
+    printed = to_yaml(*ray_job(small(), command_of(*words)))
     files, job = yaml.safe_load_all(printed)
     assert problems_of(job) == []
     for pod in pods_of(job):
@@ -41,8 +46,7 @@ def mounted(words: list[str], folder: Path) -> tuple[dict[str, Any], Path]:
         place = folder / MOUNT.strip("/") / item["path"]
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(files["data"][item["key"]])
-    config = job["spec"]["entrypoint"].split()[2]
-    assert config.startswith(f"{MOUNT}/")
+    (config,) = [word for word in job["spec"]["entrypoint"].split() if word.startswith(f"{MOUNT}/")]
     return job, folder / config.strip("/")
 
 
@@ -73,13 +77,24 @@ def test_the_same_files_have_one_name_and_others_another(tmp_path: Path, monkeyp
     names = []
     for lr in (0.1, 0.1, 0.2):
         Path("job.yaml").write_text(yaml.safe_dump({"data": {"path": "s3://b/x"}, "model": {"name": "din"}, "optimizer": {"lr": lr}}))
-        files, _ = ray_job(small(), job_command(small(), ["train", "job.yaml", RUNS]))
+        files, _ = ray_job(small(), command_of("train", "job.yaml", RUNS))
         names.append(files["metadata"]["name"])
     assert names[0] == names[1] != names[2]
 
 
+def test_a_value_of_an_option_is_no_config(tmp_path: Path) -> None:
+    job, config = mounted(["bench", "--stages", "compute", "pipelines/configs/bench_din.yaml", DATA], tmp_path)
+    assert job["spec"]["entrypoint"] == f"raytrain bench --stages compute {MOUNT}/bench_din.yaml {DATA}"
+    assert values_of(config) == values_of(ROOT / "pipelines/configs/bench_din.yaml")
+
+
+def test_the_machine_alone_is_looked_at_without_a_config() -> None:
+    (job,) = ray_job(small(), command_of("doctor", "--json"))
+    assert job["spec"]["entrypoint"] == "raytrain doctor --json"
+
+
 def test_a_run_is_named_and_carries_nothing() -> None:
-    (job,) = ray_job(small(), job_command(small(), ["evaluate", "s3://b/runs/first"]))
+    (job,) = ray_job(small(), command_of("evaluate", "s3://b/runs/first"))
     assert job["spec"]["entrypoint"] == "raytrain evaluate s3://b/runs/first"
     assert all(volume["name"] != "job" for pod in pods_of(job) for volume in pod["volumes"])
 
@@ -97,12 +112,12 @@ def test_what_no_manifest_may_hold_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     Path("prepare.yaml").write_text(f"# token: hunter2\n{text}\n")
     with pytest.raises(ConfigError) as raised:
-        job_command(small(), ["prepare", "prepare.yaml"])
+        command_of("prepare", "prepare.yaml")
     assert_three_parts(raised.value, said)
     assert "hunter2" not in str(raised.value)
 
 
 def test_comments_are_not_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("prepare.yaml").write_text("# token: hunter2\nname: x\n")
-    assert dict(job_command(small(), ["prepare", "prepare.yaml"]).files) == {"prepare.yaml": "name: x\n"}
+    Path("prepare.yaml").write_text("# token: hunter2\noutput: s3://b/x\n")
+    assert dict(command_of("prepare", "prepare.yaml").files) == {"prepare.yaml": "output: s3://b/x\n"}

@@ -2,6 +2,7 @@
 
 import http.server
 import socket
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.dashboard import address_of, connect, token_of
-from cluster.job_state import JobState
+from cluster.job_state import LEAST_SECRET, JobState, hidden
 from cluster.job_views import ending, lines_of, list_of
 from cluster.jobs import Jobs, within
 from raytrain.errors import ClusterError, ConfigError, RunError
@@ -84,6 +85,38 @@ def test_variables_of_a_job_are_in_nothing_that_is_shown():
     state = jobs_of(client).state("only")
     assert "hunter2" not in lines_of(state) + state.message + state.hide("a log with hunter2hunter2 and s3://a:hunter2@b")
     assert "why      env_vars: {KEY: ***}" in lines_of(state)
+
+
+JSON_KEY = """{
+  "type": "service_account",
+  "private_key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBg\\n-----END PRIVATE KEY-----\\n"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("secret", "log", "shown"),
+    [
+        (JSON_KEY, textwrap.indent(JSON_KEY, "| "), "| {\n|   ***\n|   ***\n| }\n"),
+        (JSON_KEY, f"sent {JSON_KEY.strip()} to the store", "sent *** to the store"),
+        (JSON_KEY, "-----BEGIN\nMIIEvQIBADANBg\n", "-----BEGIN\n***\n"),
+        ("hunter2\r\nhunter2hunter2\r\n", "hunter2 hunter2hunter2", "*** ***"),
+        ("x" * LEAST_SECRET, "loss " + "x" * LEAST_SECRET, "loss ***"),
+        ("12345", "step 12345", "step 12345"),
+        ("1\n\n2\n", "step 12 of 2\n\n", "step 12 of 2\n\n"),
+    ],
+    ids=[
+        "a JSON key line by line",
+        "the whole of it",
+        "a PEM out of it",
+        "a longer line first",
+        "the shortest",
+        "too short",
+        "lines too short",
+    ],
+)
+def test_what_of_a_variable_a_log_shows(secret: str, log: str, shown: str):
+    assert hidden(log, (secret,)) == shown
 
 
 def test_a_list_of_jobs_cuts_no_id():

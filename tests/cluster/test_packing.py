@@ -65,6 +65,57 @@ def test_without_git_hidden_directories_environments_and_caches_stay_behind(tmp_
     assert package.left_out == (".env", "keys/server.pem")
 
 
+SECRETS = (
+    *("gcp/service-account-prod.json", "gcp/credentials.json", "home/.netrc", "home/.npmrc", "home/.pypirc", "home/kubeconfig"),
+    *("keys/ca.p12", "keys/ca.pfx", "keys/id_ed25519", "keys/id_rsa.pub"),
+)
+
+
+def test_files_named_like_secrets_stay_behind_even_where_git_tracks_them(checkout: Path):
+    write(checkout, dict.fromkeys((*SECRETS, "cluster/secrets.py", "credentials/read.py", "service.json"), "x"))
+    git(checkout, "add", "--force", ".")
+    package = collect(checkout)
+    assert set(SECRETS) <= set(package.left_out)
+    assert {"cluster/secrets.py", "credentials/read.py", "service.json"} <= set(package.files)
+
+
+@pytest.fixture
+def shared_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As git sees a checkout of another user."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    return checkout
+
+
+@pytest.mark.parametrize("folder", [".", "raytrain/data"])
+def test_a_checkout_that_git_refuses_is_not_packed_with_what_it_ignores(shared_checkout: Path, folder: str):
+    with pytest.raises(ConfigError) as error:
+        collect(shared_checkout / folder)
+    assert_three_parts(error.value, "which files of a checkout it ignores", "dubious ownership", f"in {shared_checkout / folder}.")
+    assert "\n" not in str(error.value)
+
+
+def test_a_git_that_does_not_answer_is_waited_for_no_longer(checkout: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cluster.packing.GIT_LIMIT_S", 0.0)
+    with pytest.raises(ConfigError) as error:
+        collect(checkout)
+    assert_three_parts(error.value, "no answer within 0 s")
+
+
+def test_a_directory_that_git_ignores_whole_is_not_packed(checkout: Path):
+    write(checkout / "data", {"secrets.yaml": "key: x"})
+    git(checkout, "rm", "--quiet", "--cached", "data/rows.parquet")
+    with pytest.raises(ConfigError) as error:
+        collect(checkout / "data")
+    assert_three_parts(error.value, "none to pack", "git may ignore them")
+
+
+def test_a_machine_without_git_packs_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
+    assert collect(write(tmp_path / "tree", FILES)).files == KEPT
+
+
 def test_links_that_lead_outside_and_nested_checkouts_stay_behind(checkout: Path, tmp_path: Path):
     (tmp_path / "outside.txt").write_text("")
     (checkout / "link.txt").symlink_to(tmp_path / "outside.txt")

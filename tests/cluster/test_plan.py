@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 from cluster import plan as module
 from cluster.data_size import DomainSize, Sizes, read_plan, resized, sizes_of
 from cluster.exchange import DenseSize
-from cluster.plan import count_dense, plan_job, with_workers
+from cluster.plan import assumed_of, count_dense, gpu_bytes, plan_job, with_workers
 from cluster.plan_lines import lines_of, tables_of, verdict
 from raytrain.cli import app
 from raytrain.config import load_config
 from raytrain.data.contract import load_contract
 from raytrain.errors import ConfigError, RunError
-from raytrain.machine import GIB
+from raytrain.machine import GIB, size
 from raytrain.training.dense_size import dense_size
 from raytrain.training.loop import build_network
 from tests.cluster.facts import write_job
@@ -86,6 +86,63 @@ def test_a_driver_that_does_not_fit_is_told_so(counted):
     assert "Up to 1,600 workers none do" in verdict(lower)
 
 
+GPUS = ("scaling.use_gpu=true",)
+
+
+def test_what_a_gpu_holds_is_what_a_hand_counts(counted):
+    plan = plan_job(PAPER, GPUS, 2)
+    capacity = plan.capacity
+    # 5 * 10^8 rows of 16 + 1 floats; weights, gradients, DDP's copy and Adam's two; vectors of 8,000 x (400 events + 1 item), 8 times.
+    vectors = 8_000 * 401 * 16 * 4 * 8
+    pairs = capacity.footprint.activations - vectors
+    assert pairs > 0
+    held = 34 * 10**9 + 66_121 * 5 * 4 + vectors + pairs + capacity.batch + 1_048_592
+    assert {line.key: line.value for line in lines_of(plan)}["gpu"] == held
+    assert held > 52 * GIB
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "memory", "gpu_memory", "fits", "least"),
+    [
+        (2, 64, 80, True, 2),
+        (2, 64, 40, False, 3),
+        (3, 64, 40, True, 3),
+        (3, 16, 40, False, 5),
+        (3, None, 40, True, 3),
+        (1, None, 80, False, 2),
+    ],
+    ids=["both", "a GPU too small", "more workers", "a machine too small", "machines left aside", "one worker too few"],
+)
+def test_a_job_on_gpus_fits_into_machines_and_gpus(counted, num_workers, memory, gpu_memory, fits, least):
+    plan = plan_job(PAPER, GPUS, num_workers, memory and memory * GIB, gpu_memory=gpu_memory * GIB)
+    assert (plan.fits, plan.least_workers) == (fits, least)
+    assert f"a worker's GPU needs {size(gpu_bytes(plan.capacity))}, and has {gpu_memory}.0 GiB" in verdict(plan)
+
+
+def test_gpu_memory_that_nobody_gave_is_held_against_nothing_and_told(counted):
+    result = CliRunner().invoke(app, ["plan", PAPER, *GPUS, "--workers", "2", "--memory", "64"])
+    assert result.exit_code == 0, result.output
+    assert "2 worker(s) fit, GPUs left aside: " in result.output
+    assert "GPU memory is held against nothing: one GPU would hold 52.4 GiB. Pass --gpu-memory." in result.output
+    assert CliRunner().invoke(app, ["plan", PAPER, *GPUS, "--workers", "2", "--memory", "64", "--gpu-memory", "40"]).exit_code == 2
+
+
+def test_a_gpu_has_no_speed_but_the_one_that_somebody_measured(counted):
+    found = json.loads(CliRunner().invoke(app, ["plan", PAPER, *GPUS, "--gpu-memory", "141", "--json"]).output)
+    assert found["gpu_memory_bytes"] == 141 * GIB
+    assert found["notes"] == ["No speed: what a step costs was measured on CPUs alone. Pass --rate."]
+    assert "speed" not in {line["part"] for line in found["lines"]}
+    plan = plan_job(PAPER, GPUS, 1, assumed=assumed_of(50_000, None, None), gpu_memory=141 * GIB)
+    assert {line.key: line.value for line in lines_of(plan)}["one_worker"] == 50_000
+    assert "No speed" not in verdict(plan)
+
+
+def test_the_memory_of_gpus_that_the_job_does_not_use_is_refused():
+    with pytest.raises(ConfigError) as error:
+        plan_job(PAPER, (), gpu_memory=80 * GIB, dense=DENSE)
+    assert_three_parts(error.value, "Received: --gpu-memory, scaling.use_gpu=false. Set scaling.use_gpu=true")
+
+
 def test_a_line_is_a_row_with_its_arithmetic(counted):
     plan = plan_job(PAPER, (), 64)
     assert sum(table.row_count for table in tables_of(plan)) == len(lines_of(plan))
@@ -112,6 +169,10 @@ def test_other_sizes_take_the_place_of_the_data_sets_own(tmp_path, dataset):
     _, size = read_plan(write_job(tmp_path, dataset), ("data.source_batch_size=16",))
     before = size.trained["target"]
     grown = resized(size, Sizes(rows_target=10 * before.num_rows, tables=(("item", 10**9),)))
+    events = {name: domain.history.num_events for name, domain in size.contract.domains.items() if domain.history}
+    assert {name: domain.history.num_events for name, domain in grown.contract.domains.items() if domain.history} == {
+        "target": 10 * events["target"], "source": events["source"]
+    }  # fmt: skip
     assert grown.trained["target"].num_rows == 10 * before.num_rows
     # Buckets of both domains hold the same users, so the source's files grow in number too.
     assert {domain.num_files for domain in grown.trained.values()} == {10 * before.num_files}
@@ -119,6 +180,14 @@ def test_other_sizes_take_the_place_of_the_data_sets_own(tmp_path, dataset):
     assert grown.contract.tables["user"] == size.contract.tables["user"]
     shared = resized(size, Sizes(10**6, 3 * 10**6, row_groups=4_000, files=100)).trained
     assert shared == {"target": DomainSize(10**6, 1_000, 50), "source": DomainSize(3 * 10**6, 3_000, 50)}
+
+
+@pytest.mark.parametrize("overrides", [(), ("data.source_batch_size=0",)], ids=["both domains", "the target alone"])
+def test_ten_times_the_rows_read_as_many_bytes_of_history_for_each(overrides):
+    before = plan_job(PAPER, overrides, dense=DENSE).capacity.history_bytes
+    sizes = Sizes(rows_target=2 * 10**10, rows_source=None if overrides else 18 * 10**10)
+    assert before["target"] > 0
+    assert plan_job(PAPER, overrides, sizes=sizes, dense=DENSE).capacity.history_bytes == before
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,29 @@
 import re
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.job_command import WITH_VALUE, job_command
+from cluster.config import ClusterConfig
+from cluster.job_command import JobCommand, job_command
 from cluster.kuberay import ray_job
 from cluster.replicas import largest, replicas_for
-from raytrain.cli import app
+from raytrain.cli import request_of
 from raytrain.config import load_config
 from raytrain.errors import ConfigError, ResourceError
 from raytrain.resources import needs_of, num_training_streams
 from tests.cluster.clusters import JOB, ROOT, clusters, small, written
 from tests.messages import assert_three_parts
 
+TRAIN = ("pipelines/configs/movielens_din.yaml", "data.path=s3://b/x", "run.storage_path=s3://b/runs")
+
+
+def command_of(*words: str, config: ClusterConfig | None = None) -> JobCommand:
+    return job_command(config or small(), request_of(list(words), "raytrain kuberay CLUSTER --"))
+
 
 def command(tmp_path, *words, config=None):
-    return job_command(config or small(), ["train", written(tmp_path), *words])
+    return command_of("train", written(tmp_path), *words, config=config)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +126,14 @@ def test_what_a_job_starts_with_holds_it_and_is_within_the_ends(config, num_work
 
 def test_what_computes_in_the_drivers_process_leaves_the_head(tmp_path):
     job = written(tmp_path, JOB.replace("din", "lightgbm"))
-    found = job_command(small("train.min=0"), ["train", job])
+    found = command_of("train", job, config=small("train.min=0"))
     assert found.replicas == {"data": 0, "train": 1}
     assert ray_job(small(), found)[-1]["spec"]["entrypointNumCpus"] == 1
 
 
 def test_a_command_of_many_runs_starts_small_and_says_so():
     paths = ("base.data.path=s3://b/days", "output=s3://b/roll")
-    found = job_command(small(), ["roll", "pipelines/rolls/complete_journey.yaml", "--from", "2017-10-01", *paths])
+    found = command_of("roll", "pipelines/rolls/complete_journey.yaml", "--from", "2017-10-01", *paths)
     assert found.replicas == {"data": 0, "train": 1}
     assert "`roll`" in str(found.warning)
 
@@ -143,16 +149,7 @@ def test_a_command_of_many_runs_starts_small_and_says_so():
     ids=["sweep over a roll", "sweep", "study", "an option before the config"],
 )
 def test_many_runs_go_where_an_override_says(words: tuple[str, ...]):
-    assert job_command(small(), words).warning is not None
-
-
-def test_every_option_with_a_value_is_known():
-    commands = typer.main.get_command(app).commands
-    options = [
-        param for name in ("train", "roll", "sweep", "study") for param in commands[name].params if param.param_type_name == "option"
-    ]
-    with_value = {name for param in options if not param.is_flag for name in param.opts if name.startswith("--")}
-    assert with_value - {"--help"} == set(WITH_VALUE)
+    assert command_of(*words).warning is not None
 
 
 @pytest.mark.parametrize(
@@ -173,7 +170,7 @@ def test_every_option_with_a_value_is_known():
 )
 def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...], said: str):
     with pytest.raises(ConfigError, match=re.escape(f"Received: {said}")) as error:
-        job_command(small(), words)
+        command_of(*words)
     assert_three_parts(error.value)
 
 
@@ -181,7 +178,7 @@ def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...],
     ("words", "expected"),
     [
         (["trian", "x.yaml"], "Did you mean train?"),
-        (["train"], "Received: none."),
+        (["lineage", "s3://b/runs/first"], "Received: lineage. Choose one of: bench, doctor"),
         (["train", "JOB", "data.path=data/movielens"], "data.path=data/movielens, claims at /shared"),
         (["train", "JOB", "run.storage_path=runs"], "run.storage_path=runs"),
         (["train", "JOB", "data.path=/shared/../etc"], "data.path=/shared/../etc"),
@@ -190,7 +187,7 @@ def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...],
     ],
     ids=[
         "no command of raytrain",
-        "no config",
+        "no command for a cluster",
         "data on a pod's own disk",
         "runs on a pod's own disk",
         "a path out of the claim",
@@ -200,13 +197,76 @@ def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...],
 )
 def test_a_command_that_would_fail_on_the_cluster_fails_here(tmp_path, words, expected):
     with pytest.raises(ConfigError) as caught:
-        job_command(small(), [word.replace("JOB", written(tmp_path)) for word in words])
+        command_of(*[word.replace("JOB", written(tmp_path)) for word in words])
     assert_three_parts(caught.value, expected)
     assert "hunter2" not in str(caught.value)
 
 
-def test_paths_below_a_claim_reach_every_pod(tmp_path):
-    command(tmp_path, "data.path=/shared/data/movielens", "run.storage_path=/shared/runs", "--resume", "--baseline", "/shared/runs/other")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prepare", "pipelines/configs/prepare_movielens.yaml"), "output=data/movielens"),
+        (("prepare", "pipelines/configs/prepare_kuairand.yaml", "output=s3://b/x"), "recipe.source=data/raw/kuairand"),
+        (
+            ("prepare", "pipelines/configs/prepare_parquet_example.yaml", "output=s3://b/x"),
+            "recipe.domains.ads.path=data/raw/ads/*.parquet",
+        ),
+        (("prepare", "/etc/prepare.yaml"), "CONFIG=/etc/prepare.yaml"),
+        (("evaluate", "runs/first"), "RUN=runs/first"),
+        (("evaluate", "s3://b/first", "data.path=data/other"), "data.path=data/other"),
+        (("predict", "s3://b/first", "--output", "predictions"), "--output=predictions"),
+        (("predict", "s3://b/first", "--output", "s3://b/x", "--input=data/other"), "--input=data/other"),
+        (("train", *TRAIN, "start.run=runs/local"), "start.run=runs/local"),
+        (("train", *TRAIN, "model={name: ecdctr}", "start.snapshots=[runs/may]"), "start.snapshots[0]=runs/may"),
+        (("train", *TRAIN, "--baseline", "s3://b/one", "--baseline", "runs/two"), "--baseline=runs/two"),
+        (("sweep", "tuning/sweeps/lcn.yaml", "data.path=s3://b/x", "work_dir=s3://b/y", "start.run=runs/local"), "start.run=runs/local"),
+        (("bench", "pipelines/configs/bench_din.yaml"), "data.path=data/bench_din"),
+    ],
+    ids=[
+        "a data set on a pod's own disk",
+        "a data set made from files that stay here",
+        "events that stay here",
+        "a config that no pod has",
+        "a run that stays here",
+        "data of a run that stay here",
+        "predictions on a pod's own disk",
+        "data of predictions that stay here",
+        "a start that stays here",
+        "a snapshot that stays here",
+        "a baseline that stays here",
+        "a start of trials that stays here",
+        "data of a bench on a pod's own disk",
+    ],
+)
+def test_what_one_pod_alone_would_see_is_refused(words: tuple[str, ...], said: str):
+    with pytest.raises(ConfigError, match=re.escape(f"Received: {said}, claims at /shared")) as error:
+        command_of(*words)
+    assert_three_parts(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prepare", "pipelines/configs/prepare_movielens.yaml", "output=/shared/data"),
+        ("prepare", "pipelines/configs/prepare_kuairand.yaml", "recipe.source=s3://b/raw", "output=s3://b/x"),
+        ("evaluate", "/shared/runs/first", "--split", "valid", "scaling.num_workers=2"),
+        ("predict", "/shared/runs/first", "--output", "/shared/predictions"),
+        ("train", *TRAIN, "--resume", "--baseline", "/shared/runs/other", "start.run=/shared/runs/first"),
+        ("bench", "--stages", "compute", "pipelines/configs/bench_din.yaml", "data.path=/shared/x"),
+        ("doctor",),
+        ("doctor", "--json", "pipelines/configs/movielens_din.yaml"),
+    ],
+    ids=lambda words: " ".join(words)[:60],
+)
+def test_paths_below_a_claim_reach_every_pod(words: tuple[str, ...]):
+    assert command_of(*words).words[1] == words[0]
+
+
+def test_predictions_need_a_claim_that_can_be_written():
+    config = small("storage.claims=[{name: shared, path: /shared, read_only: true}]")
+    command_of("evaluate", "/shared/runs/first", config=config)
+    with pytest.raises(ConfigError, match=r"--output=/shared/x, on shared, read_only=true"):
+        command_of("predict", "/shared/runs/first", "--output", "/shared/x", config=config)
 
 
 def test_a_retry_that_the_runs_name_forbids_is_refused_before_it_costs_a_cluster(tmp_path):

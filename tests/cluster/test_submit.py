@@ -65,6 +65,19 @@ def test_a_job_gets_the_tree_and_the_named_variables_and_nothing_else(tree: Path
     assert output.endswith("succeeded after 3 min 04 s\n")
 
 
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n  kqhkiG9w0BAQ\n-----END PRIVATE KEY-----\n"
+
+
+def test_a_variable_of_several_lines_is_hidden_line_by_line(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    """The log comes in pieces of 7 characters, so that no whole value is ever in one."""
+    monkeypatch.setitem(SHELL, "KEY", KEY)
+    log = f"a key:\n{KEY}again\n\tkqhkiG9w0BAQ\r\nas one: {KEY!r}\nloss 0.3\n"
+    _, output = submitted(FakeClient(["RUNNING", "SUCCEEDED"], log), SubmitOptions("http://head:8265", variables=("KEY",)), monkeypatch)
+    assert not {line.strip() for line in KEY.splitlines() if line.strip() in output}
+    assert "a key:\n***\n***\n  ***\n***\nagain\n" in output
+    assert "loss 0.3\n" in output
+
+
 def test_the_exit_code_is_the_jobs(tree: Path, monkeypatch: pytest.MonkeyPatch):
     code, output = submitted(FakeClient(["RUNNING", "FAILED"], exit_code=4), SubmitOptions("http://head:8265"), monkeypatch)
     assert code == 4

@@ -1,10 +1,10 @@
 """A node that is lost under a job: ``python -m tests.faults.lost_node --seeds 0:10``.
 
-A head and two nodes with addresses of their own (127.0.0.x, each a process tree of its own), a job submitted to the head's dashboard by
-``raytrain submit``, two elastic workers, one on each node. At a step that the seed draws every process of a node is killed (SIGKILL) or
-stopped as if its cable were cut (SIGSTOP, killed once the job is over). The job has to end by itself. Every other seed trains the counting
-model, in which every row has to be trained exactly once an epoch; the others a model that learns, which has to score within TOLERANCE of
-the same job undisturbed.
+A head without CPUs and two nodes with addresses of their own (127.0.0.x, each a process tree of its own), a job submitted to the head's
+dashboard by ``raytrain submit``, two elastic workers, one on each node, since no node has CPUs for both. At a step that the seed draws
+every process of a node is killed (SIGKILL) or stopped as if its cable were cut (SIGSTOP, killed once the job is over). The job has to go
+on with the worker that is left, and to end by itself. Every other seed trains the counting model, in which every row has to be trained
+exactly once an epoch; the others a model that learns, which has to score within TOLERANCE of the same job undisturbed.
 """
 
 import json
@@ -40,7 +40,7 @@ TOLERANCE = 0.02
 
 ELASTIC = (
     "scaling.num_workers={min: 1, max: 2}",
-    "scaling.cpus_per_worker=1",
+    "scaling.cpus_per_worker=1.2",
     "scaling.threads_per_worker=1",
     "scaling.resize_interval_s=5",
     "training.checkpoint_every_steps=20",
@@ -49,7 +49,7 @@ ELASTIC = (
 
 
 class Cluster:
-    """A head without workers and nodes of one CPU each, every one killed with all that it has started."""
+    """A head without CPUs and nodes of two each, every one killed with all that it has started."""
 
     def __init__(self, num_nodes: int, folder: Path) -> None:
         self._folder, self._marks = folder, [uuid.uuid4().hex for _ in range(num_nodes + 1)]
@@ -57,9 +57,9 @@ class Cluster:
         gcs, *rest = free_ports(1 + len(PORTS))
         ports = dict(zip(PORTS, rest, strict=True))
         self.dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
-        self._start(0, ["--head", f"--port={gcs}", "--num-cpus=1", *(f"--{name}={port}" for name, port in ports.items())])
+        self._start(0, ["--head", f"--port={gcs}", "--num-cpus=0", *(f"--{name}={port}" for name, port in ports.items())])
         for number in range(1, num_nodes + 1):
-            self._start(number, [f"--address=127.0.0.1:{gcs}", "--num-cpus=1"])
+            self._start(number, [f"--address=127.0.0.1:{gcs}", "--num-cpus=2"])
 
     def _start(self, number: int, options: list[str]) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address=127.0.0.{number + 1}"]
@@ -123,6 +123,8 @@ def run_seed(seed: int, disturbed: bool = True, learning: bool = False) -> dict[
         if not learning:
             check_counts(data, str(run), num_epochs=2)
         assert result["rows_trained"] == result["rows_expected"], (seed, result)
+        sizes = [start["world_size"] for start in result["starts"]]
+        assert sizes == ([2, 1] if disturbed else [2]), (seed, result["starts"])
         what = {signal.SIGKILL: "killed", signal.SIGSTOP: "cut off"}[how] if disturbed else "undisturbed"
         return {
             "seed": seed,

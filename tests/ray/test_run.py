@@ -7,6 +7,8 @@ from typing import Any
 import boto3
 import pyarrow.parquet as pq
 import pytest
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -70,6 +72,20 @@ def test_the_best_and_the_newest_checkpoint_are_kept(runs: str) -> None:
     best = [record for record in reported if record["best"]][-1]
     kept = {str(path.relative_to(run / "checkpoints")) for path in (run / "checkpoints").glob("*/step-*")}
     assert kept == {best["name"], reported[-1]["name"]}
+
+
+def test_workers_that_find_no_room_are_given_up_with_the_arithmetic(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # How long one start may take; there are as many as start_limit_s has room for.
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
+    others = placement_group([{"CPU": 1.5}])
+    try:
+        ray.get(others.ready())
+        with pytest.raises(
+            ResourceError, match=r"find room on the cluster. Received: scaling.num_workers=2 .* and starts of 5 s without it"
+        ):
+            train(job_for(dataset, str(tmp_path), "scaling.cpus_per_worker=0.7", "scaling.start_limit_s=5"), SILENT)
+    finally:
+        remove_placement_group(others)
 
 
 def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:

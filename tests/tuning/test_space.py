@@ -61,6 +61,12 @@ def test_a_distribution_that_is_none_is_refused(values: dict[str, Any], message:
         Distribution.parse(values, "test")
 
 
+def test_the_bases_own_value_is_the_choice_that_it_equals() -> None:
+    distribution = Distribution(choice=(1, 2))
+    assert (repr(distribution.own(1.0)), repr(distribution.own(2))) == ("1", "2")
+    assert distribution.encode(distribution.own(1.0)) in distribution.to_optuna().choices  # type: ignore[attr-defined]
+
+
 def test_a_grid_is_every_combination_the_last_key_fastest() -> None:
     space = {"a": Distribution(choice=(1, 2)), "b": Distribution(choice=("x", "y"))}
     assert grid_of(space) == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}]

@@ -1,16 +1,21 @@
 """What a trial's process does with a task: it trains, gives signs of life, and is scored once it is chosen."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from rich.console import Console
 
+from pipelines.roll_lease import LeaseLostError
+from raytrain.capacity import DRIVER_BYTES
 from raytrain.storage import Storage
 from tests.tuning.sweeps import plan_in
 from tuning import sweep
 from tuning.tasks import run_task
 from tuning.tasks import test_task as score_task
 from tuning.trial_log import TrialLog, TrialRecord
+from tuning.watching import SweepWatcher
 
 IN_PROCESS = ("scaling.in_process=true", "tables.backend=local", "training.log_every_steps=1")
 PARAMS = {"tables.lr": 0.05, "model.hidden_units": [8]}
@@ -50,3 +55,30 @@ def test_a_sweep_whose_best_cannot_be_scored_says_why_and_keeps_its_report(tmp_p
     monkeypatch.setattr(sweep, "test_task", gone)
     assert sweep._test_of(plan, log, storage, Console(quiet=True)) == (None, "OSError: the disk is gone")
     assert not storage.exists("test/trial-0000.yaml")
+
+
+def test_a_trial_asks_ray_for_what_its_own_process_takes(tmp_path: Path) -> None:
+    assert sweep._resources(plan_in(tmp_path)) == {"memory": DRIVER_BYTES}
+    plan = plan_in(tmp_path, *IN_PROCESS, "scaling.threads_per_worker=2", space={"tables.dim": {"choice": [8, 512]}})
+    asked = sweep._resources(plan)
+    num_rows = sum(table.num_rows for table in plan.contract.tables.values())
+    assert asked["cpu"] == 2
+    assert asked["memory"] > DRIVER_BYTES + num_rows * 512 * 4, "of the largest tables of the space"
+
+
+def test_a_run_that_died_before_it_was_whole_is_begun_anew(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, *IN_PROCESS, "training.epochs=1")
+    (task,) = plan.tasks_of(PARAMS, "trial-0000", Storage(str(tmp_path / "sweep")))
+    Storage(str(tmp_path / "sweep/runs/trial-0000-seed0")).write_text("config.yaml", yaml.safe_dump(task["job"]))
+    assert 0 < run_task(task, lambda _: True, lambda: True, ["auc"])["auc"] < 1
+
+
+def test_a_sweep_that_has_lost_its_directory_writes_nothing_there(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise LeaseLostError("held by another")
+
+    plan, log = plan_in(tmp_path), TrialLog(Storage(str(tmp_path / "sweep")))
+    watcher = SweepWatcher(plan, log, 1, 1, Console(quiet=True), lost)
+    with pytest.raises(LeaseLostError):
+        watcher.on_trial_start(0, [], SimpleNamespace(config={"number": 0, "params": PARAMS}))  # type: ignore[arg-type]
+    assert not (tmp_path / "sweep/trials").exists()
