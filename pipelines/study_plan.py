@@ -283,7 +283,7 @@ def cell_key(job: JobConfig, contract: Contract) -> str:
     """16 hexadecimal digits; see ``Cell.key``."""
     flat = flat_keys(job.model_dump(mode="json", exclude={"run"}))
     # Of what a resumed run may change, only the number of workers is what an arm may be about.
-    watched = [key for key in RESUME_KEYS if key != "scaling"]
+    watched = [key for key in RESUME_KEYS if key != "scaling"] + ["scaling.start_limit_s"]
     described = {"job": {key: value for key, value in flat.items() if key not in watched}, "data": contract.content_hash}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 

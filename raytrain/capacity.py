@@ -1,6 +1,6 @@
 """How many runs go on at one time, trials of a sweep or stages of a roll, as arithmetic. Torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raytrain.errors import ResourceError
 from raytrain.machine import MIB, size
@@ -26,17 +26,28 @@ class Capacity:
     """Bytes that a run's process asks for."""
     num_slots: int | None = None
     """Workers that have room, each on one node; null where there is one node."""
+    num_processes: int | None = None
+    """Processes of runs that have room, each on one node; null where there is one node."""
 
     @classmethod
     def of_cluster(cls, needs: Needs, nodes: Nodes, what: str = "trial", memory_each: int = DRIVER_BYTES) -> "Capacity":
         num_cpus, num_gpus, memory = (offered(nodes, resource) for resource in ("CPU", "GPU", "memory"))
-        return cls(needs, num_cpus, num_gpus, memory, what, memory_each, needs.num_slots(nodes) if len(nodes) > 1 else None)
+        found = cls(needs, num_cpus, num_gpus, memory, what, memory_each)
+        if len(nodes) <= 1:
+            return found
+        # A run that computes in its process has to find its CPUs and its memory on one node.
+        rooms = [int(node.get("memory", 0.0) / memory_each) for node in nodes]
+        if not needs.num_streams:
+            rooms = [min(room, needs.num_slots([node])) for room, node in zip(rooms, nodes, strict=True)]
+        return replace(found, num_slots=needs.num_slots(nodes), num_processes=sum(rooms))
 
     @property
     def limits(self) -> dict[str, int]:
         """Runs that each kind of resource has room for."""
         # Ray counts in ten-thousandths; a quotient of floats may miss a whole number by less.
         found = {"CPUs": int(self.num_cpus / self.needs.total + 1e-6), "memory": int(self.memory / self.memory_each)}
+        if self.num_processes is not None:
+            found["memory"] = self.num_processes
         if self.needs.num_gpus:
             found["GPUs"] = int(self.num_gpus / self.needs.num_gpus + 1e-6)
         return found if self.num_slots is None else found | {"nodes": self.num_slots // self.needs.num_workers}
@@ -73,7 +84,8 @@ class Capacity:
         needs = self.needs
         parts = {
             "CPUs": f"{needs.arithmetic} a {self.what}, {self.num_cpus:g} CPUs",
-            "memory": f"{size(self.memory_each)} a {self.what}, {size(self.memory)} of memory",
+            "memory": f"{size(self.memory_each)} a {self.what}, {size(self.memory)} of memory"
+            + (", each on one node" if self.num_processes is not None else ""),
             "GPUs": f"{needs.num_gpus} GPUs a {self.what}, {self.num_gpus:g} GPUs",
             "nodes": f"{needs.num_workers} x {needs.cpus_per_worker:g} CPUs a {self.what}, nodes have room for {self.num_slots} of these",
         }

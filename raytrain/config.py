@@ -205,9 +205,9 @@ class ScalingSection(Section):
     """How often elastic workers look for room to grow."""
     wait_for_nodes_s: NonNegativeFloat = 0.0
     """On a cluster that grows: how long it is asked for nodes before a job that does not fit is refused. 0 refuses at once."""
-    start_limit_s: PositiveFloat = 1800.0
-    """How long workers may wait for room on a cluster that others use too, all starts of a launch together; then the run fails, and
-    --resume goes on with it."""
+    start_limit_s: PositiveFloat = 3600.0
+    """How long a run waits for room for its workers: elastic ones for nodes, on end; where Ray tries and fails to start them, all tries
+    of a launch together. Then it fails, and --resume goes on with it."""
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None
     """Torch threads of a worker; null leaves a core to read tasks and shares the others among the workers, or takes all in_process."""

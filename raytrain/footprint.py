@@ -153,12 +153,15 @@ def footprint_of(job: JobConfig, contract: Contract, num_workers: int, num_dense
     )
 
 
-def process_bytes(job: JobConfig) -> int:
-    """Memory that the process of a run asks Ray for: what a run that trains in it keeps there, or a driver's."""
+def process_bytes(job: JobConfig, contract: Contract | None = None) -> int:
+    """Memory that the process of a run asks Ray for: what a run that trains in it keeps there, or a driver's.
+
+    contract: of its data; null reads it.
+    """
     if not job.scaling.in_process or job.model.name not in DECLARED:
         return DRIVER_BYTES
     try:
-        return DRIVER_BYTES + footprint_of(job, contract_of(job.data), 1).model_per_rank
+        return DRIVER_BYTES + footprint_of(job, contract or contract_of(job.data), 1).model_per_rank
     except RaytrainError:
         # A run that cannot be, as on days that are missing, says so itself and costs no other.
         return DRIVER_BYTES

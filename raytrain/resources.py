@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raytrain.config import JobConfig
 from raytrain.errors import ResourceError
@@ -86,14 +86,22 @@ class Needs:
         self.check(offered(nodes, "CPU"))
         self.check_gpus(offered(nodes, "GPU"))
         if (num_slots := self.num_slots(nodes)) < self.num_workers:
-            most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
             each = ", ".join(f"{node.get('CPU', 0.0):g}" for node in nodes if node.get("CPU"))
             gpus = ", ".join(f"{node.get('GPU', 0.0):g}" for node in nodes if node.get("CPU")) if self.num_gpus else ""
             raise ResourceError(
                 f"Every worker has to fit on one node. Received: scaling.num_workers={self.num_workers} x "
                 f"scaling.cpus_per_worker={self.cpus_per_worker:g}, and nodes of {each} CPUs{f' and {gpus} GPUs' if gpus else ''} = "
-                f"{num_slots} workers. Set scaling.cpus_per_worker to less (at most {most:g}), or fewer workers."
+                f"{num_slots} workers. {self._advice_for_nodes(nodes)}"
             )
+
+    def _advice_for_nodes(self, nodes: Nodes) -> str:
+        """The most CPUs a worker with which all have room, else fewer workers."""
+        if not self.num_streams:
+            return f"Set scaling.threads_per_worker={int(max(node.get('CPU', 0.0) for node in nodes))} or less."
+        shares = {int(node.get("CPU", 0.0) / number * 100) / 100 for node in nodes for number in range(1, self.num_workers + 1)}
+        enough = [share for share in shares if share > 0 and replace(self, cpus_per_worker=share).num_slots(nodes) >= self.num_workers]
+        fewer = f"scaling.num_workers={slots}" if (slots := self.num_slots(nodes)) else "fewer workers"
+        return f"Set scaling.cpus_per_worker={max(enough):g}, or {fewer}." if enough else f"Set {fewer}."
 
     def check_gpus(self, available: float) -> None:
         """Raises ResourceError when there are fewer GPUs than workers that want one."""

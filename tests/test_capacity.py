@@ -28,8 +28,20 @@ TWO_CPUS = Needs(num_workers=1, cpus_per_worker=1.0, num_streams=2, cpus_per_rea
             ),
             2,
         ),
+        (Capacity.of_cluster(Needs(1, 1.0, 2, 0.5), [{"CPU": 8.0, "memory": 4.0 * GIB}] * 3, memory_each=3 * GIB), 3),
+        (Capacity.of_cluster(Needs(1, 2.0, 0, 0.0), [{"CPU": 8.0, "memory": 1.0 * GIB}, {"memory": 90.0 * GIB}]), 1),
     ],
-    ids=["just one", "CPUs", "memory for drivers", "GPUs", "a sum of floats", "a worker on a node", "GPUs without CPUs"],
+    ids=[
+        "just one",
+        "CPUs",
+        "memory for drivers",
+        "GPUs",
+        "a sum of floats",
+        "a worker on a node",
+        "GPUs without CPUs",
+        "memory of a node",
+        "memory where no CPUs are",
+    ],
 )
 def test_the_scarcest_resource_decides(capacity: Capacity, expected: int) -> None:
     assert capacity.concurrency(None) == expected

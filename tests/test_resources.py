@@ -43,7 +43,15 @@ def test_a_worker_is_on_one_node():
     needs = Needs(2, 10.0, 2, 0.5)
     with pytest.raises(ResourceError) as error:
         needs.check_nodes([{"CPU": 8.0}, {"CPU": 16.0}])
-    assert_three_parts(error.value, "scaling.num_workers=2 x scaling.cpus_per_worker=10, and nodes of 8, 16 CPUs = 1 workers")
+    assert_three_parts(
+        error.value,
+        "scaling.num_workers=2 x scaling.cpus_per_worker=10, and nodes of 8, 16 CPUs = 1 workers",
+        "Set scaling.cpus_per_worker=8, or",
+    )
+    with pytest.raises(ResourceError, match=r"nodes of 8, 8 CPUs and 2, 0 GPUs = 2 workers. Set scaling.num_workers=2."):
+        Needs(4, 1.0, 1, 0.5, num_gpus=4).check_nodes([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}, {"GPU": 4.0}])
+    with pytest.raises(ResourceError, match=r"Set scaling.threads_per_worker=8 or less"):
+        Needs(1, 12.0, 0, 0.0).check_nodes([{"CPU": 8.0}, {"CPU": 8.0}])
     needs.check_nodes([{"CPU": 12.0}, {"CPU": 12.0}])
     assert not Needs(2, 1.0, 0, 0.0, num_gpus=2).fits([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 0.0, "GPU": 4.0}])
 

@@ -5,6 +5,7 @@ A trial is one task a seed: a mapping that its process takes (``tuning.tasks``).
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -68,11 +69,11 @@ class SweepPlan(ABC):
         """Whether a trial's own process does the work, instead of waiting for workers that do."""
         return all(job.scaling.in_process for job in self.jobs_of(()))
 
-    @property
+    @cached_property
     def process_bytes(self) -> int:
-        """Memory that a trial's process asks Ray for: of the base, and of the space's corners, where tables are largest."""
-        points = ({}, *points_to_check(self.sweep.space, 0))
-        return max(process_bytes(job) for params in points for job in self.jobs_of(overrides_of(params)))
+        """Memory that a trial's process asks Ray for: the most of the base and of the points that are looked at."""
+        points = ({}, *points_to_check(self.sweep.space, NUM_CHECKED_DRAWS))
+        return max(process_bytes(job, self.contract) for params in points for job in self.jobs_of(overrides_of(params)))
 
     @property
     @abstractmethod

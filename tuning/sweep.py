@@ -140,6 +140,7 @@ def _tune(plan: SweepPlan, log: TrialLog, searcher: OptunaSearcher, watcher: Swe
         try:
             tuner.fit()
         except TuneError as err:
+            watcher.check()
             raise RunError(f"Ray Tune has to drive the trials. Received: {masked(str(err))}. Go on with --resume.") from err
 
 

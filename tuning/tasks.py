@@ -89,6 +89,10 @@ def _rolled(task: Task, span: str, pulse: Pulse) -> dict[str, Any]:
     if result["failed"]:
         failure = result["failed"][0]
         raise RunError(f"Every stage of a trial has to finish. Received: {failure['stage']} {failure['state']}. {failure['error']}")
+    if left_out := result["arms"][REFERENCE]["days_left_out"]:
+        # Those that are left may be the easier ones.
+        day, why = next(iter(left_out.items()))
+        raise RunError(f"Every day of a trial has to count. Received: {day}, and {why}. Lower the learning rate.")
     return result
 
 

@@ -27,7 +27,7 @@ class SweepWatcher(Callback, Stopper):
         self, plan: SweepPlan, log: TrialLog, num_left: int, concurrency: int, console: Console, check: Callable[[], None]
     ) -> None:
         """``check`` raises where the sweep's directory is no longer this one's to write."""
-        self._check = check
+        self.check = check
         self._plan, self._log, self._console, self._concurrency = plan, log, console, concurrency
         self._num_left, self._num_failed = num_left, 0
         self._walls_s: list[float] = []
@@ -108,7 +108,7 @@ class SweepWatcher(Callback, Stopper):
         return self._walls_before_s.get(trial.config["number"], 0.0) + float(result.get("time_total_s", 0.0))
 
     def _write(self, record: TrialRecord) -> None:
-        self._check()
+        self.check()
         self._log.write(record)
 
     def _record(self, trial: Trial) -> TrialRecord:

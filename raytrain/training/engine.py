@@ -1,25 +1,24 @@
 """The driver's side of Ray Train: start the workers on an assignment and bring their records home."""
 
-import math
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.constants import DEFAULT_WORKER_GROUP_START_TIMEOUT_S, WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from rich.console import Console
 
-from raytrain.config import JobConfig
 from raytrain.data.stream import StreamDataConfig, StreamSpec, StreamStart
-from raytrain.errors import RaytrainError, ResourceError, RunError
+from raytrain.errors import RaytrainError, RunError
 from raytrain.resources import needs_of, num_training_streams
 from raytrain.storage import Storage
 from raytrain.training.commit import CHECKPOINTS, CommitCallback, newest, our_error, read_cursor, take_over
 from raytrain.training.delivery import Delivery
+from raytrain.training.patience import PatientTrainer, num_start_retries
 from raytrain.training.process import ALLOCATOR, quieten
 from raytrain.training.progress import Progress
 from raytrain.training.stopping import Watch
@@ -50,9 +49,12 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
     experiment = Storage(storage.join(CHECKPOINTS if training else f"scoring-{owner}"))
     resumed = {spec.name: stream_start(spec, storage.uri, scaling.elastic) for spec in assignment.train}
     scored = [*([assignment.valid] if assignment.valid else []), *assignment.test]
-    failures = FailureConfig(max_failures=scaling.max_failures, controller_failure_limit=num_start_retries(scaling.start_limit_s))  # type: ignore[call-arg]
-    trainer = TorchTrainer(
+    failures = {"max_failures": scaling.max_failures, "controller_failure_limit": num_start_retries(scaling.start_limit_s)}
+    trainer = PatientTrainer(
         run_worker,
+        limit_s=scaling.start_limit_s,
+        needs=needs_of(job, num_training_streams(job)).arithmetic,
+        say=partial(console.print, style="yellow", markup=False, highlight=False),
         train_loop_config={"assignment": assignment, "mailbox": delivery.mailbox},
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
         # mypy sees the config classes of Train V1.
@@ -62,15 +64,14 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
             use_gpu=scaling.use_gpu,
             resources_per_worker={"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {}),
         ),
-        datasets=resumed  # type: ignore[arg-type]
-        | {spec.name: stream_start(spec, None, scaling.elastic) for spec in scored},
+        datasets=resumed | {spec.name: stream_start(spec, None, scaling.elastic) for spec in scored},
         dataset_config=StreamDataConfig(job.training.deterministic, scaling.cpus_per_worker),
         run_config=RunConfig(
             # Ray resumes a name that exists, from its own records; what counts is ours, so every launch has a name of its own.
             name=f"launch-{owner}",
             storage_path=experiment.root,
             storage_filesystem=experiment.filesystem,
-            failure_config=failures,
+            failure_config=FailureConfig(**failures),  # type: ignore[arg-type]
             worker_runtime_env={"env_vars": {name: value for name, value in ALLOCATOR.items() if name not in os.environ}},  # type: ignore[call-arg]
             callbacks=[CommitCallback(storage.uri, owner, job.training.keep_checkpoints, delivery.mailbox)],  # type: ignore[list-item]
         ),
@@ -79,7 +80,7 @@ def launch(assignment: Assignment, storage: Storage, console: Console, watch: Wa
     try:
         trainer.fit()
     except TrainingFailedError as err:
-        raise _cause(err, job) from None
+        raise _cause(err, trainer) from None
     finally:
         delivery.close()
         progress.close()
@@ -98,19 +99,10 @@ def stream_start(spec: StreamSpec, run_uri: str | None, elastic: bool) -> Callab
     return start
 
 
-def num_start_retries(limit_s: float) -> int:
-    """Starts after the first one, each of which Ray gives up after a minute; by itself it would try for ever."""
-    each_s = float(os.environ.get(WORKER_GROUP_START_TIMEOUT_S_ENV_VAR, DEFAULT_WORKER_GROUP_START_TIMEOUT_S))
-    return max(0, math.ceil(limit_s / each_s) - 1)
-
-
-def _cause(err: TrainingFailedError, job: JobConfig) -> RaytrainError:
+def _cause(err: TrainingFailedError, trainer: PatientTrainer) -> RaytrainError:
     """Our own error if that is what stopped a worker, else the first worker's failure as it came."""
     if isinstance(err, ControllerError) and isinstance(err.controller_failure, WorkerGroupStartupTimeoutError):
-        return ResourceError(
-            f"Workers have to find room on the cluster. Received: {needs_of(job, num_training_streams(job)).arithmetic}, and starts of "
-            f"{job.scaling.start_limit_s:g} s without it: others are busy there. Wait for them, add nodes, or raise scaling.start_limit_s."
-        )
+        return trainer.no_room()
     failures = getattr(err, "worker_failures", None) or {}
     ours = our_error([*failures.values(), err])
     if ours is not None:

@@ -1,5 +1,6 @@
 """Runs through Ray, end to end: what a user types, what lies in the run directory afterwards."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from raytrain.data.contract import load_contract
 from raytrain.errors import ConfigError, RaytrainError, ResourceError, RunError
 from raytrain.run import evaluate, predict, train
 from raytrain.settings import with_overrides
+from raytrain.training import patience
 from tests.data.build import build_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_2_cpus")]
@@ -74,18 +76,30 @@ def test_the_best_and_the_newest_checkpoint_are_kept(runs: str) -> None:
     assert kept == {best["name"], reported[-1]["name"]}
 
 
-def test_workers_that_find_no_room_are_given_up_with_the_arithmetic(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # How long one start may take; there are as many as start_limit_s has room for.
+@pytest.mark.parametrize(
+    "scaling",
+    [("scaling.num_workers=2",), ("scaling.num_workers={min: 2, max: 3}", "training.checkpoint_every_steps=5")],
+    ids=["a fixed number", "elastic"],
+)
+def test_workers_that_find_no_room_are_given_up_with_the_arithmetic(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scaling: tuple[str, ...]
+) -> None:
+    # How long Ray gives one start.
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
-    others = placement_group([{"CPU": 1.5}])
+    monkeypatch.setattr(patience, "SAY_EVERY_S", 2.0)
+    console, others = Console(file=io.StringIO(), width=200), placement_group([{"CPU": 1.5}])
+    job = job_for(dataset, str(tmp_path), "scaling.cpus_per_worker=0.6", "scaling.start_limit_s=8", *scaling)
     try:
         ray.get(others.ready())
-        with pytest.raises(
-            ResourceError, match=r"find room on the cluster. Received: scaling.num_workers=2 .* and starts of 5 s without it"
-        ):
-            train(job_for(dataset, str(tmp_path), "scaling.cpus_per_worker=0.7", "scaling.start_limit_s=5"), SILENT)
+        with pytest.raises(ResourceError, match=r"find room on the cluster. Received: .* and none for 8 s; 0.5 of the cluster's 2 CPUs"):
+            train(job, console)
     finally:
         remove_placement_group(others)
+    assert "s of at most 8; 0.5 of the cluster's 2 CPUs are free" in console.file.getvalue()  # type: ignore[attr-defined]
+    # What was given up holds nothing, and the run goes on where there is room.
+    patient = job.model_copy(update={"scaling": job.scaling.model_copy(update={"start_limit_s": 120.0})})
+    result = train(patient, SILENT, resume=True)
+    assert result["rows_trained"] == result["rows_expected"]
 
 
 def test_three_workers_evaluate_to_the_figures_of_two(runs: str) -> None:
