@@ -13,7 +13,7 @@ from cluster.job_paths import base_of
 from cluster.secrets import literal_secrets
 from raytrain.config import read_text
 from raytrain.errors import ConfigError
-from raytrain.settings import parse_yaml
+from raytrain.settings import parse_yaml, with_overrides
 
 MOUNT = "/etc/raytrain/job"
 LIMIT_BYTES = 1_000_000
@@ -78,7 +78,8 @@ def _beside(command: str, config: str, overrides: Sequence[str]) -> Iterator[str
         return
     if (base := base_of(config, overrides)) is not None:
         yield str(base)
-    rolls = parse_yaml(read_text(config), config).get("rolls")
+    of_rolls = [one for one in overrides if one.strip().startswith("rolls.")]
+    rolls = with_overrides(parse_yaml(read_text(config), config), of_rolls).get("rolls")
     for case in rolls.values() if isinstance(rolls, Mapping) else ():
         if isinstance(case, Mapping):
             yield from (str(Path(config).parent / case[key]) for key in ("roll", "prepare") if isinstance(case.get(key), str))

@@ -101,7 +101,9 @@ def _fits(plan: Plan) -> str:
         need.append(f"a worker's GPU needs {size(gpu_bytes(capacity))}, and has {size(plan.gpu_memory)}")
     fits = f"{capacity.num_workers} worker(s) {'fit' if plan.fits else 'do not fit'}{apart}: {'; '.join(need)}."
     if plan.memory is not None and capacity.driver > plan.memory:
-        return f"{fits} No number of workers helps the driver: raise data.batch_size or the rows of a row group, or give it more memory."
+        own = f"give it more than the {size(RUN_BYTES)} of Ray and its own" if plan.memory <= RUN_BYTES else "or give it more memory"
+        smaller = "" if plan.memory <= RUN_BYTES else "raise data.batch_size or the rows of a row group, "
+        return f"{fits} No number of workers helps the driver: {smaller}{own}."
     if plan.least_workers is None:
         last = min(MAX_WORKERS, capacity.job.data.batch_size)
         return f"{fits} Up to {last:,} workers none do: lower tables.dim, data.window_batches or data.history_length, or hash ids."

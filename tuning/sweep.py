@@ -92,7 +92,8 @@ def _run(
     test, why_not = _test_of(plan, log, storage, console)
     result = write_sweep_report(plan, log, storage, test, path, overrides, why_not)
     console.print(result["summary"], highlight=False, markup=False)
-    console.print(f"wrote {', '.join(storage.join(name) for name in ('sweep.json', 'sweep.html', 'best.yaml'))}", highlight=False)
+    written = ("sweep.json", "sweep.html", *(("best.yaml",) if "best_command" in result else ()))
+    console.print(f"wrote {', '.join(storage.join(name) for name in written)}", highlight=False)
     return result
 
 

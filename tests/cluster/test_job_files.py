@@ -72,6 +72,11 @@ def test_a_study_of_rolls_finds_its_rolls_and_its_data_sets(tmp_path: Path) -> N
             assert values_of(config.parent / case[key]) == values_of(ROOT / "pipelines/studies" / case[key])
 
 
+def test_a_roll_that_an_override_names_goes_along() -> None:
+    words = ["study", "pipelines/studies/ecdctr.yaml", "work_dir=s3://b/x", "rolls.shift_90.roll=../rolls/movielens.yaml"]
+    assert "rolls/movielens.yaml" in command_of(*words).files
+
+
 def test_the_same_files_have_one_name_and_others_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = []

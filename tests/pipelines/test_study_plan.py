@@ -77,11 +77,12 @@ def test_base_is_a_file_seen_from_the_study(tmp_path: Path) -> None:
         ("training.keep_checkpoints=7", False),
         ("data.prefetch_batches=2", False),
         ("run.name=elsewhere", False),
+        ("scaling.start_limit_s=99", False),
         ("scaling.num_workers=2", True),
         ("training.epochs=7", True),
         ("data.batch_size=5", True),
     ],
-    ids=["checkpoints kept", "prefetch", "name", "workers", "epochs", "batch"],
+    ids=["checkpoints kept", "prefetch", "name", "patience", "workers", "epochs", "batch"],
 )
 def test_a_cell_is_another_one_only_where_its_figures_may_be(tmp_path: Path, override: str, is_another: bool) -> None:
     path = write_study(tmp_path)

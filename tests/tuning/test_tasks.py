@@ -9,9 +9,10 @@ from rich.console import Console
 
 from pipelines.roll_lease import LeaseLostError
 from raytrain.capacity import DRIVER_BYTES
+from raytrain.errors import RunError
 from raytrain.storage import Storage
 from tests.tuning.sweeps import plan_in
-from tuning import sweep
+from tuning import sweep, tasks
 from tuning.tasks import run_task
 from tuning.tasks import test_task as score_task
 from tuning.trial_log import TrialLog, TrialRecord
@@ -82,3 +83,11 @@ def test_a_sweep_that_has_lost_its_directory_writes_nothing_there(tmp_path: Path
     with pytest.raises(LeaseLostError):
         watcher.on_trial_start(0, [], SimpleNamespace(config={"number": 0, "params": PARAMS}))  # type: ignore[arg-type]
     assert not (tmp_path / "sweep/trials").exists()
+
+
+def test_a_roll_that_could_not_count_every_day_is_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = {"failed": [], "arms": {"full": {"days_left_out": {"2020-11-04": "a prediction of it is NaN"}, "pooled": {"gauc": 0.9}}}}
+    monkeypatch.setattr(tasks, "run_roll", lambda *_, **__: result)
+    task = {"kind": "roll", "roll": {}, "valid": ["2020-11-01", "2020-11-04"]}
+    with pytest.raises(RunError, match="2020-11-04, and a prediction of it is NaN"):
+        run_task(task, lambda _: True, lambda: True, ["gauc"])
