@@ -127,7 +127,7 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     fault = spec["fault"]
     if fault:
-        trainer, drain = engine.TorchTrainer, delivery.Delivery._drain
+        trainer, drain = engine.PatientTrainer, delivery.Delivery._drain
 
         def mortal_trainer(fn: Any, train_loop_config: dict[str, Any], **rest: Any) -> Any:
             return trainer(mortal_worker, train_loop_config=train_loop_config | {"fault": fault}, **rest)
@@ -143,7 +143,7 @@ def main() -> None:
             if fault["kind"] == "driver at a step" and max((record.get("step", 0) for record in records), default=0) >= fault["at"]:
                 Fault(fault["kind"], 1, fault["marker"]).fire(fault["kind"])
 
-        engine.TorchTrainer, engine.CommitCallback, delivery.Delivery._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
+        engine.PatientTrainer, engine.CommitCallback, delivery.Delivery._drain = mortal_trainer, mortal_commit, mortal_drain  # type: ignore
     delivery.POLL_INTERVAL_S = 0.1
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     job = counting_job(spec["data"], spec["runs"], *spec["overrides"])
