@@ -73,8 +73,8 @@ def closing(cluster: Cluster) -> Iterator[None]:
 
 
 def main() -> None:
-    trainer = engine.TorchTrainer
-    engine.TorchTrainer = lambda fn, **rest: trainer(slow_worker, **rest)  # type: ignore
+    trainer = engine.PatientTrainer
+    engine.PatientTrainer = lambda fn, **rest: trainer(slow_worker, **rest)  # type: ignore
     engine.Progress.__init__.__globals__["FLUSH_INTERVAL_S"] = 1.0
     with tempfile.TemporaryDirectory(prefix="raytrain-elastic-") as directory:
         data = f"{directory}/data"

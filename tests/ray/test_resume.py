@@ -73,8 +73,8 @@ def records_of(run: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("max_failures", [1, 0], ids=["started anew by Ray", "resumed by hand"])
 def test_a_killed_worker_costs_nothing_but_time(dataset, finished, tmp_path, monkeypatch, max_failures):
-    trainer = engine.TorchTrainer
-    monkeypatch.setattr(engine, "TorchTrainer", lambda fn, **rest: trainer(mortal_worker, **rest))
+    trainer = engine.PatientTrainer
+    monkeypatch.setattr(engine, "PatientTrainer", lambda fn, **rest: trainer(mortal_worker, **rest))
     job = job_for(dataset, str(tmp_path), f"scaling.max_failures={max_failures}")
     if max_failures == 0:
         with pytest.raises(RunError, match="The workers have to finish"):
