@@ -106,7 +106,7 @@ def _paths_of(request: Request, job: JobConfig | None) -> Iterator[tuple[str, st
         yield "RUN", request.subject
         yield from read_paths(with_overrides({}, request.overrides))
     elif job is None:
-        yield from paths_of(request.command, request.subject, request.arguments, request.overrides)
+        yield from paths_of(request.command, request.subject, request.preset, request.overrides)
     else:
         yield from (("data.path", job.data.path), ("run.storage_path", job.run.storage_path))
         if job.start.run is not None:

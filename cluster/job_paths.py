@@ -9,7 +9,6 @@ from raytrain.settings import flat_keys, parse_yaml, with_overrides
 
 OUTPUTS = {"sweep": ("work_dir", "runs/sweeps"), "study": ("work_dir", "runs/studies"), "roll": ("output", "runs/rolls")}
 """Where commands of several runs write: the key, and the directory that theirs is in where they do not say."""
-DEFAULT_PRESET = "quick"
 
 Pairs = Iterator[tuple[str, str]]
 
@@ -25,18 +24,17 @@ def base_of(config: str, overrides: Sequence[str] = ()) -> Path | None:
     return Path(config).parent / base if isinstance(base, str) and "://" not in base else None
 
 
-def paths_of(command: str, config: str, arguments: Sequence[str], overrides: Sequence[str]) -> Pairs:
+def paths_of(command: str, config: str, preset: str, overrides: Sequence[str]) -> Pairs:
     """Dotted keys that hold paths, and those paths: what the runs read, then where the command writes.
 
     Args:
-        arguments: of the command line, its options among them.
+        preset: of a study.
 
     Raises:
         ConfigError: a file is missing or no YAML.
     """
     of_base = [one for one in overrides if command in ("sweep", "study") and _is_of_base(_key(one))]
     values = with_overrides(parse_yaml(read_text(config), config), [one for one in overrides if one not in of_base])
-    preset = _preset_of(arguments)
     if command in ("sweep", "study"):
         yield from _of_runs(command, config, values, preset, of_base)
     else:
@@ -79,15 +77,6 @@ def _of_runs(command: str, config: str, values: Mapping[str, Any], preset: str, 
 def _is_of_base(key: str) -> bool:
     """Whether an override changes the runs, not the sweep or the study; "base." is of a sweep's roll."""
     return key.startswith("base.") or key.split(".")[0] in JobConfig.model_fields
-
-
-def _preset_of(arguments: Sequence[str]) -> str:
-    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
-        if argument == "--preset":
-            return following
-        if argument.startswith("--preset="):
-            return argument.partition("=")[2]
-    return DEFAULT_PRESET
 
 
 def _is_path(key: str) -> bool:

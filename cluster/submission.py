@@ -32,6 +32,8 @@ class Request:
     overrides: tuple[str, ...] = ()
     paths: tuple[tuple[str, str], ...] = ()
     """(option, the path it holds), beside the subject."""
+    preset: str = ""
+    """Of a study; empty of any other command."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _paths_of(request: Request, package: Package) -> Iterator[tuple[str, str]]:
     base = base_of(request.subject, request.overrides)
     if base is not None:
         _packed_name(str(base), package)
-    yield from paths_of(request.command, request.subject, request.arguments, request.overrides)
+    yield from paths_of(request.command, request.subject, request.preset, request.overrides)
 
 
 def _judge(command: str, key: str, path: str, package: Package, is_local: bool, added: list[str], warnings: list[str]) -> None:

@@ -19,12 +19,11 @@ from rich.console import Console
 
 from pipelines.runs import Ended
 from raytrain.capacity import Capacity
-from raytrain.config import CONFIG_FILE, JobConfig
-from raytrain.data.contract import CONTRACT_FILE
+from raytrain.config import JobConfig
 from raytrain.errors import RaytrainError, ResourceError, RunError
 from raytrain.footprint import process_bytes
 from raytrain.resources import beside_others, largest, needs_beside_others
-from raytrain.storage import Storage, masked
+from raytrain.storage import masked
 from raytrain.training.process import ALLOCATOR, quieten
 
 START_LIMIT_S = 300.0
@@ -184,14 +183,10 @@ class RunProcess:
 
     def train(self, values: dict[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
         """(result or {}, why it failed or "", what it said last). A run that was begun, perhaps by a process that died, is gone on with."""
-        from raytrain.run import train
+        from raytrain.run import has_begun, train
 
         job = JobConfig.parse(values, "pool")
-        storage = Storage(Storage(job.run.storage_path).join(str(job.run.name)))
-        begun = storage.exists(CONFIG_FILE) and storage.exists(CONTRACT_FILE)
-        if storage.exists(CONFIG_FILE) and not begun:
-            # It died between the two: nothing has been trained.
-            storage.delete_dir("")
+        begun = has_begun(job)
         try:
             result, error = train(job, Console(file=self._screen, width=200), resume=begun), ""  # type: ignore[arg-type]
         except RaytrainError as err:

@@ -31,6 +31,9 @@ RunRoll = Callable[[str, Sequence[str], Console, Sequence[str]], Mapping[str, An
 """(file, overrides, console, arms) -> what roll.json holds"""
 
 
+_Planned = tuple[str, tuple[str, ...], PrepareConfig | None]
+
+
 class RollCase(Section):
     """A roll on one data set."""
 
@@ -86,11 +89,8 @@ def run_study_of_rolls(path: str, preset: str, overrides: Sequence[str], console
     Raises:
         ConfigError: the study, a prepare config or the roll of any case is not right; nothing has been run then.
     """
-    study, of_rolls = _load(path, overrides)
-    if preset not in study.presets:
-        raise ConfigError(f"--preset has to be one of the study's. Received: {preset}. {nearest(preset, study.presets)}")
+    study, planned = _checked(path, preset, overrides)
     chosen, storage = study.presets[preset], Storage(study.directory)
-    planned = {name: _planned(case, name, chosen, of_rolls, storage, Path(path).parent) for name, case in study.rolls.items()}
     result: dict[str, Any] = {
         "name": study.name,
         "preset": preset,
@@ -121,6 +121,19 @@ def run_study_of_rolls(path: str, preset: str, overrides: Sequence[str], console
     return result
 
 
+def check_study_of_rolls(path: str, preset: str, overrides: Sequence[str] = ()) -> None:
+    """What can be refused of a study and its rolls before any data is prepared. Raises ConfigError."""
+    _checked(path, preset, overrides)
+
+
+def _checked(path: str, preset: str, overrides: Sequence[str]) -> tuple[StudyOfRolls, dict[str, _Planned]]:
+    study, of_rolls = _load(path, overrides)
+    if preset not in study.presets:
+        raise ConfigError(f"--preset has to be one of the study's. Received: {preset}. {nearest(preset, study.presets)}")
+    chosen, storage = study.presets[preset], Storage(study.directory)
+    return study, {name: _planned(case, name, chosen, of_rolls, storage, Path(path).parent) for name, case in study.rolls.items()}
+
+
 def _load(path: str, overrides: Sequence[str]) -> tuple[StudyOfRolls, tuple[str, ...]]:
     """The study as its own overrides make it, and the overrides of its rolls."""
     values = parse_yaml(read_text(path), path)
@@ -134,9 +147,7 @@ def _load(path: str, overrides: Sequence[str]) -> tuple[StudyOfRolls, tuple[str,
     return StudyOfRolls.parse(with_overrides(values, own), path), tuple(one for one in overrides if one not in own)
 
 
-def _planned(
-    case: RollCase, name: str, preset: RollPreset, overrides: Sequence[str], storage: Storage, beside: Path
-) -> tuple[str, tuple[str, ...], PrepareConfig | None]:
+def _planned(case: RollCase, name: str, preset: RollPreset, overrides: Sequence[str], storage: Storage, beside: Path) -> _Planned:
     """(the roll's file, its overrides, what is prepared for it), once both have been checked.
 
     Raises:

@@ -250,6 +250,22 @@ def trials_of(study: Study, preset: Preset, overrides: Sequence[str], path: str)
     }
 
 
+def check_study(path: str, preset: str, overrides: Sequence[str] = ()) -> None:
+    """What can be refused of a study and its cells without a look at their data sets.
+
+    Raises:
+        ConfigError: the study, or the job of any cell or trial, is not right.
+    """
+    study, of_jobs = load_study(path, overrides)
+    chosen = preset_of(study, preset)
+    make = _CellMaker(study, chosen, of_jobs, path)
+    for variant in variants_of(study):
+        make.job(variant.name, variant.overrides, chosen.seeds[0])
+    for name, arm in study.arms.items():
+        for trial in arm.trials if chosen.search else ():
+            make.job(name, (*arm.overrides, *trial), study.search.seed)
+
+
 class _CellMaker:
     """Checked cells of one study; a data set's contract is read once."""
 
@@ -261,12 +277,15 @@ class _CellMaker:
         self._contracts: dict[str, Contract] = {}
 
     def __call__(self, name: str, overrides: Sequence[str], seed: int) -> Cell:
-        job = _job(self._values, (*self._preset.overrides, *overrides, *self._overrides), seed, f"{self._path}, arm {name}")
+        job = self.job(name, overrides, seed)
         if job.data.path not in self._contracts:
             self._contracts[job.data.path] = contract_of(job.data)
             check_metrics(self._metrics, self._contracts[job.data.path], job.data.path)
         contract = self._contracts[job.data.path]
         return Cell(name, seed, job, cell_key(job, contract), contract.target)
+
+    def job(self, name: str, overrides: Sequence[str], seed: int) -> JobConfig:
+        return _job(self._values, (*self._preset.overrides, *overrides, *self._overrides), seed, f"{self._path}, arm {name}")
 
 
 def _job(values: Mapping[str, Any], overrides: Sequence[str], seed: int, origin: str) -> JobConfig:

@@ -57,6 +57,16 @@ class Run:
     contract: Contract
 
 
+def has_begun(job: JobConfig) -> bool:
+    """Whether there is a run of the job's name to go on with. What a death between its first two files left is removed."""
+    storage = Storage(Storage(job.run.storage_path).join(str(job.run.name)))
+    whole = storage.exists(CONFIG_FILE) and storage.exists(CONTRACT_FILE)
+    if storage.exists(CONFIG_FILE) and not whole:
+        # Nothing has been trained.
+        storage.delete_dir("")
+    return whole
+
+
 def train(
     job: JobConfig,
     console: Console,

@@ -30,7 +30,8 @@ LAYERS = (
     ("raytrain.training",),
     ("raytrain.run",),
     ("pipelines", "tuning", "cluster"),
-    ("raytrain.job_cli",),
+    ("raytrain.job_cli", "raytrain.job_request"),
+    ("raytrain.cluster_cli",),
     ("raytrain.cli",),
     ("raytrain.__main__",),
 )

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pipelines.study_metrics import check_metrics
@@ -28,9 +29,6 @@ class JobPlan(SweepPlan):
     def __init__(self, sweep: Sweep, values: Mapping[str, Any], origin: str) -> None:
         super().__init__(sweep, values, origin)
         self.base = self._job(())
-        self._contract = contract_of(self.base.data)
-        metrics = [objective for objective in self.objectives if objective != "train_s"]
-        check_metrics({"objectives": metrics}, self.contract, self.base.data.path)
         if self.base.model.name not in DECLARED:
             raise ConfigError(
                 f"A sweep trains networks, whose evaluations it watches. Received: model.name={self.base.model.name}. "
@@ -42,12 +40,16 @@ class JobPlan(SweepPlan):
                 f"Received: {'serve' if sweep.serve else 'data.days'}. Remove it, or make base a roll."
             )
 
+    def check_data(self) -> None:
+        metrics = [objective for objective in self.objectives if objective != "train_s"]
+        check_metrics({"objectives": metrics}, self.contract, self.base.data.path)
+
     def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:
         return [self._job(overrides)]
 
-    @property
+    @cached_property
     def contract(self) -> Contract:
-        return self._contract
+        return contract_of(self.base.data)
 
     @property
     def model_name(self) -> str:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from raytrain.config import check_kind, read_text
+from pipelines.roll_config import Roll
+from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.errors import ConfigError
-from raytrain.settings import parse_yaml, with_overrides
+from raytrain.settings import nearest, parse_yaml, with_overrides
 from raytrain.storage import has_credentials
 from tuning.job_plan import JobPlan
 from tuning.plan import SweepPlan, key_of
@@ -20,6 +21,17 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
     Raises:
         RaytrainError: the file, a trial that the space may draw, or the data set is not right.
     """
+    plan = read_sweep(path, overrides)
+    plan.check_data()
+    return plan
+
+
+def read_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
+    """As ``load_sweep``, without a look at the data set.
+
+    Raises:
+        ConfigError: the file, or a trial that the space may draw, is not right.
+    """
     # base.data.path is a roll's: the sweep's own base is named as a whole.
     own = [one for one in overrides if key_of(one).split(".")[0] in Sweep.model_fields and not key_of(one).startswith("base.")]
     values = parse_yaml(read_text(path), path)
@@ -27,6 +39,11 @@ def load_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
     sweep = Sweep.parse(with_overrides(values, own), path)
     of_trials = tuple(override for override in overrides if override not in own)
     base = sweep.base if isinstance(sweep.base, dict) else parse_yaml(read_text(Path(path).parent / sweep.base), sweep.base)
+    of_base = Roll.model_fields if "calendar" in base else JobConfig.model_fields
+    for key in (key_of(one) for one in of_trials):
+        if key.split(".")[0] not in of_base:
+            known = {*Sweep.model_fields, *of_base}
+            raise ConfigError(f"{path}: A key is of the sweep or of its trials. Received: {key}. {nearest(key, known)}")
     sweep = sweep.model_copy(update={"overrides": (*sweep.overrides, *of_trials), "base": base})
     if has_credentials(json.dumps(sweep.model_dump(mode="json"))):
         raise ConfigError(

@@ -40,7 +40,7 @@ class SweepPlan(ABC):
             values: the base, as a file holds it.
 
         Raises:
-            ConfigError: the base, or what the space may make of it, is not right; ContractError where there is no data.
+            ConfigError: the base, or what the space may make of it, is not right.
         """
         self.sweep, self._values, self._origin = sweep, values, origin
         overridden, varied = [key_of(override) for override in sweep.overrides], keys_of(sweep)
@@ -59,6 +59,10 @@ class SweepPlan(ABC):
         points = ({}, *points_to_check(sweep.space, NUM_CHECKED_DRAWS))
         self.needs = largest(needs_beside_others(job) for params in points for job in self.jobs_of(overrides_of(params)))
         """Of the largest trial that was looked at."""
+
+    @abstractmethod
+    def check_data(self) -> None:
+        """Raises ConfigError where the data set does not fit what is asked, ContractError where there is none."""
 
     @abstractmethod
     def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:

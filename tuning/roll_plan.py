@@ -1,10 +1,11 @@
 """A sweep over a roll: a trial is a chain of its own, chosen by the days that it serves, tested on later ones. Torch-free."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pipelines.roll_config import KINDS, Roll, checked_roll
-from pipelines.roll_stage import plan_roll
+from pipelines.roll_stage import RollPlan, plan_roll
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
 from raytrain.errors import ConfigError
@@ -34,8 +35,12 @@ class RollSweepPlan(SweepPlan):
                 f"A roll is measured by {', '.join(CLICK_METRICS)} and train_s. Received: objectives={wrong[0]}. Choose of them."
             )
         self._base = self._roll(())
-        plan_roll("full", self._base, *sweep.serve.test)
-        self._plan = plan_roll("full", self._base, *sweep.serve.valid)
+
+    def check_data(self) -> None:
+        serve = self.sweep.serve
+        assert serve is not None
+        plan_roll("full", self._base, *serve.test)
+        plan_roll("full", self._base, *serve.valid)
 
     def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:
         """One a kind of stage."""
@@ -79,6 +84,12 @@ class RollSweepPlan(SweepPlan):
     def best_values(self, params: Params) -> dict[str, Any]:
         roll = self._roll((*overrides_of(params), f"base.seed={self.sweep.seeds[0]}"))
         return roll.model_copy(update={"name": f"{roll.name}-best"}).model_dump(mode="json", exclude={"output", "arms"})
+
+    @cached_property
+    def _plan(self) -> RollPlan:
+        serve = self.sweep.serve
+        assert serve is not None
+        return plan_roll("full", self._base, *serve.valid)
 
     def _roll(self, overrides: Sequence[str]) -> Roll:
         return checked_roll(self.with_overrides(overrides), self.described(overrides))

@@ -13,10 +13,9 @@ from rich.console import Console
 
 from pipelines.roll import run_roll
 from pipelines.roll_config import REFERENCE
-from raytrain.config import CONFIG_FILE, JobConfig
-from raytrain.data.contract import CONTRACT_FILE
+from raytrain.config import JobConfig
 from raytrain.errors import RunError
-from raytrain.run import RESULT_FILE, evaluate, read_result, train
+from raytrain.run import RESULT_FILE, evaluate, has_begun, read_result, train
 from raytrain.storage import Storage
 from raytrain.training.stopping import Watch
 from tuning.plan import Task
@@ -45,11 +44,7 @@ def _train(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) ->
     if storage.exists(RESULT_FILE):
         result = read_result(storage.uri)
     else:
-        begun = storage.exists(CONFIG_FILE) and storage.exists(CONTRACT_FILE)
-        if storage.exists(CONFIG_FILE) and not begun:
-            # It died between the two: nothing has been trained.
-            storage.delete_dir("")
-        result = train(job, Console(file=_Heard(pulse)), resume=begun, watch=watch)
+        result = train(job, Console(file=_Heard(pulse)), resume=has_begun(job), watch=watch)
     # Of the checkpoint that the run would serve.
     train_s = sum(result["rows_trained"].values()) / result["train_samples_per_s"]
     return _of({**result["valid"], "train_s": train_s}, objectives)

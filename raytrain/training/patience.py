@@ -89,9 +89,10 @@ class PatientTrainer(TorchTrainer):
                 self._say(f"no workers after {now - since:.0f} s of at most {self._limit_s:g}; {_free_cpus()}")
 
     def _give_up(self, controller: Any) -> None:
-        # An abort ends by the controller's end.
+        # An abort ends by the controller's end; one that is not answered must not leave it behind with what it holds.
         with contextlib.suppress(RayActorError, GetTimeoutError):
             ray.get(controller.abort.remote(), timeout=ABORT_LIMIT_S)
+        ray.kill(controller)
         raise self.no_room()
 
     def no_room(self) -> ResourceError:

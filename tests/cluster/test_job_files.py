@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from cluster.job_command import JobCommand, job_command
 from cluster.job_files import LIMIT_BYTES, MOUNT
 from cluster.kuberay import ray_job, to_yaml
-from raytrain.cli import request_of
+from raytrain.cli import app
 from raytrain.config import load_config
 from raytrain.errors import ConfigError
+from raytrain.job_request import request_of
 from raytrain.settings import parse_yaml
 from tests.cluster.clusters import ROOT, small
 from tests.cluster.crds import problems_of
@@ -21,7 +23,7 @@ DATA, RUNS = "data.path=s3://b/data", "run.storage_path=s3://b/runs"
 
 
 def command_of(*words: str) -> JobCommand:
-    return job_command(small(), request_of(list(words), "raytrain kuberay CLUSTER --"))
+    return job_command(small(), request_of(get_command(app), words, "raytrain kuberay CLUSTER --"))
 
 
 def pods_of(job: dict[str, Any]) -> list[dict[str, Any]]:

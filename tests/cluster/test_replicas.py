@@ -5,14 +5,16 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 
 from cluster.config import ClusterConfig
 from cluster.job_command import JobCommand, job_command
 from cluster.kuberay import ray_job
 from cluster.replicas import largest, replicas_for
-from raytrain.cli import request_of
+from raytrain.cli import app
 from raytrain.config import load_config
 from raytrain.errors import ConfigError, ResourceError
+from raytrain.job_request import request_of
 from raytrain.resources import needs_of, num_training_streams
 from tests.cluster.clusters import JOB, ROOT, clusters, small, written
 from tests.messages import assert_three_parts
@@ -21,7 +23,7 @@ TRAIN = ("pipelines/configs/movielens_din.yaml", "data.path=s3://b/x", "run.stor
 
 
 def command_of(*words: str, config: ClusterConfig | None = None) -> JobCommand:
-    return job_command(config or small(), request_of(list(words), "raytrain kuberay CLUSTER --"))
+    return job_command(config or small(), request_of(get_command(app), words, "raytrain kuberay CLUSTER --"))
 
 
 def command(tmp_path, *words, config=None):

@@ -7,13 +7,16 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 
 from cluster.packing import Package, collect
 from cluster.submission import Request, Submission, is_local_address, prepare_submission, variables_of
-from raytrain.cli import request_of
+from raytrain.cli import app
 from raytrain.errors import ConfigError
+from raytrain.job_request import request_of
 from tests.messages import assert_three_parts
 
+BEFORE = "raytrain submit --"
 JOB = {"data": {"path": "data/toy"}, "model": {"name": "din"}, "run": {"storage_path": "s3://bucket/runs"}}
 
 
@@ -35,7 +38,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
 
 
 def submission_of(tree: Package, *arguments: str, is_local: bool = False) -> Submission:
-    return prepare_submission(request_of(list(arguments)), tree, is_local)
+    return prepare_submission(request_of(get_command(app), arguments, BEFORE), tree, is_local)
 
 
 @given(st.lists(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))))
@@ -189,7 +192,11 @@ def test_which_cluster_is_this_machine(address: str, local: bool):
 
 
 def test_a_request_reads_what_the_command_itself_would_read():
-    request = request_of(["predict", "runs/a", "--input", "x", "--output", "y", "data.batch_size=8", "--split", "valid"])
+    request = request_of(
+        get_command(app),
+        ["predict", "runs/a", "--input", "x", "--output", "y", "data.batch_size=8", "--split", "valid"],
+        BEFORE,
+    )
     assert request == Request(
         "predict",
         ("runs/a", "--input", "x", "--output", "y", "data.batch_size=8", "--split", "valid"),

@@ -1,0 +1,63 @@
+"""A command line that is for a cluster, looked at before anybody waits there for a typing error."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raytrain.errors import ConfigError
+from raytrain.settings import nearest
+
+if TYPE_CHECKING:
+    from cluster.submission import Request
+
+
+def request_of(root: Any, arguments: Sequence[str], before: str) -> "Request":
+    """A command line as its own command understands it.
+
+    Args:
+        root: the click group of raytrain's commands.
+        before: what stands before the command, for messages.
+
+    Raises:
+        ConfigError: no command of raytrain; click's own error where an option or an argument is not right.
+    """
+    from cluster.submission import Request
+
+    command, *rest = arguments
+    if command not in root.commands:
+        raise ConfigError(f"A job is a command of raytrain. Received: {command}. {nearest(command, root.commands)}")
+    params = root.commands[command].make_context(f"{before} {command}", list(rest)).params
+    paths = [(name, path) for name, key in (("--output", "output"), ("--input", "data")) if (path := params.get(key))]
+    paths += [("--baseline", path) for path in params.get("baseline") or ()]
+    subject = params.get("config") or params.get("run") or ""
+    return Request(command, tuple(rest), subject, tuple(params.get("overrides") or ()), tuple(paths), params.get("preset") or "")
+
+
+def check_config(request: "Request") -> None:
+    """Checks the keys of a config that lies here as its command would, but for what only the data can tell, which may be out of reach.
+
+    Raises:
+        ConfigError: its command would refuse it.
+    """
+    path, overrides = request.subject, request.overrides
+    if not Path(path).is_file():
+        # Of the cluster's own file system, or missing: that is said elsewhere.
+        return
+    if request.command == "prepare":
+        from pipelines.prepare import load_prepare_config
+
+        load_prepare_config(path, overrides)
+    elif request.command == "roll":
+        from pipelines.roll_config import load_roll
+
+        load_roll(path, overrides)
+    elif request.command == "sweep":
+        from tuning.load import read_sweep
+
+        read_sweep(path, overrides)
+    elif request.command == "study":
+        from pipelines.study_of_rolls import check_study_of_rolls, is_study_of_rolls
+        from pipelines.study_plan import check_study
+
+        check = check_study_of_rolls if is_study_of_rolls(path) else check_study
+        check(path, request.preset, overrides)
