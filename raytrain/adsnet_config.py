@@ -6,7 +6,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from raytrain.settings import DropoutRate, Section
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Units = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from raytrain.config import OptimizerSection
+from raytrain.training_config import OptimizerSection
 
 
 def dense_optimizer(section: OptimizerSection, network: nn.Module) -> torch.optim.Optimizer:

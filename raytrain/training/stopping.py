@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from raytrain.config import EarlyStoppingSection
 from raytrain.metrics.order import HIGHER_IS_BETTER
+from raytrain.training_config import EarlyStoppingSection
 
 Watch = Callable[[dict[str, Any]], bool]
 """Takes every validation record and says whether training goes on."""

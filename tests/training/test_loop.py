@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raytrain.config import EarlyStoppingSection, JobConfig, OptimizerSection
+from raytrain.config import JobConfig
 from raytrain.data.contract import load_contract
 from raytrain.data.micro_batches import joined, local_micro_batches
 from raytrain.errors import DataError
@@ -21,6 +21,7 @@ from raytrain.training.parallel import World
 from raytrain.training.specs import scoring_spec, training_specs
 from raytrain.training.state import RunState, TrainOutcome
 from raytrain.training.stopping import EarlyStopping
+from raytrain.training_config import EarlyStoppingSection, OptimizerSection
 from tests.data.build import build_dataset
 
 
