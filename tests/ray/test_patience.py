@@ -3,6 +3,7 @@
 import asyncio
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -18,8 +19,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_2_cpus")]
 class Controller:
     """One that starts nothing while nodes are missing, as Ray's does for elastic workers, or that has workers at work."""
 
-    def __init__(self, state: str, run_s: float) -> None:
-        self._state, self._run_s = state, run_s
+    def __init__(self, state: str, run_s: float, abort_s: float) -> None:
+        self._state, self._run_s, self._abort_s = state, run_s, abort_s
 
     async def run(self) -> None:
         await asyncio.sleep(self._run_s)
@@ -28,13 +29,14 @@ class Controller:
         return SimpleNamespace(_state_type=SimpleNamespace(state_name=self._state))
 
     async def abort(self) -> None:
+        await asyncio.sleep(self._abort_s)
         ray.actor.exit_actor()
 
 
-def waited(state: str, run_s: float, said: list[str]) -> None:
+def waited(state: str, run_s: float, said: list[str], abort_s: float = 0.0) -> None:
     trainer = object.__new__(PatientTrainer)
     trainer._limit_s, trainer._needs, trainer._say = 3.0, "2 workers", said.append
-    controller = ray.remote(num_cpus=0)(Controller).remote(state, run_s)
+    controller: Any = ray.remote(num_cpus=0)(Controller).options(name="controller").remote(state, run_s, abort_s)
     trainer._wait(controller, controller.run.remote())
 
 
@@ -47,6 +49,16 @@ def test_elastic_workers_without_nodes_are_given_up(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 60
     assert_three_parts(error.value, "Received: 2 workers, and none for 3 s; 2 of the cluster's 2 CPUs are free", "scaling.start_limit_s")
     assert any("of at most 3; 2 of the cluster's 2 CPUs are free" in line for line in said)
+
+
+def test_a_controller_that_does_not_answer_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ABORT_LIMIT_S", 1.0)
+    with pytest.raises(ResourceError):
+        waited("SCHEDULING", 600.0, [], abort_s=600.0)
+    ended = time.monotonic() + 30
+    while "controller" in ray.util.list_named_actors():
+        assert time.monotonic() < ended
+        time.sleep(0.1)
 
 
 def test_workers_at_work_may_take_their_time() -> None:

@@ -1,5 +1,6 @@
 """What a trial's process does with a task: it trains, gives signs of life, and is scored once it is chosen."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,17 @@ def test_a_sweep_that_has_lost_its_directory_writes_nothing_there(tmp_path: Path
     with pytest.raises(LeaseLostError):
         watcher.on_trial_start(0, [], SimpleNamespace(config={"number": 0, "params": PARAMS}))  # type: ignore[arg-type]
     assert not (tmp_path / "sweep/trials").exists()
+
+
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "epoch 0.50  warming up"), (0.61, "epoch 0.50  best valid auc 0.6100")])
+def test_a_model_that_prepares_itself_has_no_best_yet(value: float, said: str, tmp_path: Path) -> None:
+    console = Console(width=200, file=io.StringIO())
+    watcher = SweepWatcher(plan_in(tmp_path), TrialLog(Storage(str(tmp_path / "sweep"))), 1, 1, console, lambda: None)
+    trial = SimpleNamespace(config={"number": 0, "params": PARAMS})
+    watcher.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    result = {"status": "running", "evaluations": 1, "epoch": 0.5, "auc": value, "time_total_s": 1.0}
+    watcher.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
+    assert said in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_roll_that_could_not_count_every_day_is_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
