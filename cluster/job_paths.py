@@ -35,7 +35,9 @@ def paths_of(command: str, config: str, preset: str, overrides: Sequence[str]) -
     """
     of_base = [one for one in overrides if command in ("sweep", "study") and _is_of_base(_key(one))]
     values = with_overrides(parse_yaml(read_text(config), config), [one for one in overrides if one not in of_base])
-    if command in ("sweep", "study"):
+    if "rolls" in values and command == "study":
+        yield from _of_rolls(config, values, preset, overrides)
+    elif command in ("sweep", "study"):
         yield from _of_runs(command, config, values, preset, of_base)
     else:
         yield from read_paths(values)
@@ -72,6 +74,22 @@ def _of_runs(command: str, config: str, values: Mapping[str, Any], preset: str, 
         lists = [arm.get("overrides"), *(arm.get("trials") or ())] if isinstance(arm, Mapping) else []
         # One by one: each trial has its own.
         yield from (path for each in lists for one in _strings(each) for path in read_paths(with_overrides({}, [one])))
+
+
+def _of_rolls(config: str, values: Mapping[str, Any], preset: str, overrides: Sequence[str]) -> Pairs:
+    """What the cases of a study of rolls read: what their data sets are prepared from, else the data set that a roll names."""
+    of_all = _strings(_section(_section(values, "presets"), preset).get("overrides"))
+    for name, case in _section(values, "rolls").items():
+        if not isinstance(case, Mapping):
+            continue
+        is_prepared = bool(case.get("prepare"))
+        file = Path(config).parent / str(case.get("prepare" if is_prepared else "roll"))
+        of_rolls = [*of_all, *_strings(case.get("overrides")), *(one for one in overrides if _is_of_base(_key(one)))]
+        changes = _strings(case.get("recipe")) if is_prepared else of_rolls
+        # A roll's data set is named by an override of all rolls, a recipe's source in its case.
+        place = f"rolls.{name}.recipe: " if is_prepared else ""
+        paths = read_paths(with_overrides(parse_yaml(read_text(file), str(file)), changes))
+        yield from ((f"{place}{key}", path) for key, path in paths)
 
 
 def _is_of_base(key: str) -> bool:

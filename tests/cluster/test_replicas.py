@@ -146,9 +146,11 @@ def test_a_command_of_many_runs_starts_small_and_says_so():
         ("sweep", "tuning/sweeps/ecdctr.yaml", "base.data.path=s3://b/x", "work_dir=s3://b/y"),
         ("sweep", "tuning/sweeps/lcn.yaml", "data.path=s3://b/x", "work_dir=s3://b/y"),
         ("study", "pipelines/studies/movielens_lcn.yaml", "data.path=s3://b/x", "work_dir=s3://b/y"),
+        ("study", "pipelines/studies/ecdctr.yaml", "work_dir=s3://b/y"),
+        ("study", "pipelines/studies/ecdctr.yaml", "rolls.shift_90.prepare=null", "base.data.path=s3://b/x", "work_dir=s3://b/y"),
         ("roll", "--arm", "chain", "pipelines/rolls/complete_journey.yaml", "base.data.path=s3://b/x", "output=s3://b/y"),
     ],
-    ids=["sweep over a roll", "sweep", "study", "an option before the config"],
+    ids=["sweep over a roll", "sweep", "study", "study of rolls", "study of a roll with data", "an option before the config"],
 )
 def test_many_runs_go_where_an_override_says(words: tuple[str, ...]):
     assert command_of(*words).warning is not None
@@ -167,8 +169,26 @@ def test_many_runs_go_where_an_override_says(words: tuple[str, ...]):
             ("study", "pipelines/studies/movielens_lcn.yaml", "--preset", "full", "data.path=s3://b/x", "work_dir=s3://b/y"),
             "presets.full.output=pipelines/studies/movielens_lcn",
         ),
+        (
+            ("study", "pipelines/studies/ecdctr.yaml", "rolls.shift_90.prepare=null", "work_dir=s3://b/x"),
+            "base.data.path=data/planted_drift",
+        ),
+        (
+            ("study", "pipelines/studies/ecdctr.yaml", "rolls.shift_90.prepare=../configs/prepare_kuairand.yaml", "work_dir=s3://b/x"),
+            "rolls.shift_90.recipe: recipe.source=data/raw/kuairand",
+        ),
     ],
-    ids=["roll's output", "roll's data", "sweep's output", "sweep's own override", "study's grid", "study's runs", "study's result"],
+    ids=[
+        "roll's output",
+        "roll's data",
+        "sweep's output",
+        "sweep's own override",
+        "study's grid",
+        "study's runs",
+        "study's result",
+        "roll of a study",
+        "recipe of a study",
+    ],
 )
 def test_many_runs_are_kept_where_every_pod_reaches_them(words: tuple[str, ...], said: str):
     with pytest.raises(ConfigError, match=re.escape(f"Received: {said}")) as error:
