@@ -115,7 +115,7 @@ class Jobs:
             if job_id and "status code 404" in reason:
                 raise RunError(
                     f"A job has to be known to the cluster. Received: {job_id}, and {masked(self.address)} has none of that id. "
-                    "List them with `raytrain job list --address {masked(self.address)}`."
+                    f"List them with `raytrain job list --address {masked(self.address)}`."
                 ) from None
         raise ClusterError(
             f"The cluster's dashboard has to answer. Received: {masked(self.address)}, {reason.rstrip('.')}. "

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from raytrain.cluster_cli import cluster_app
+from raytrain.cluster_cli import ConfigFile, Overrides, cluster_app
 from raytrain.errors import ConfigError, RaytrainError
 from raytrain.job_cli import job_app
 
@@ -23,8 +23,6 @@ app.add_typer(cluster_app)
 app.add_typer(job_app, name="job")
 console = Console(soft_wrap=True)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. training.epochs=3")]
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Run directory: a path or a URI")]
 Split = Annotated[str, typer.Option(help="train, valid or test")]
 DomainName = Annotated[str | None, typer.Option(help="Domain; the target when left out")]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from raytrain.errors import ConfigError
 from raytrain.settings import nearest
+from raytrain.storage import has_credentials
 
 if TYPE_CHECKING:
     from cluster.submission import Request
@@ -39,7 +40,12 @@ def check_config(request: "Request") -> None:
     Raises:
         ConfigError: its command would refuse it.
     """
+    from cluster.secrets import secrets_in_command
+
     path, overrides = request.subject, request.overrides
+    if any(map(has_credentials, request.arguments)) or any(secrets_in_command(request.arguments)):
+        # What refuses them does not repeat them.
+        return
     if not Path(path).is_file():
         # Of the cluster's own file system, or missing: that is said elsewhere.
         return

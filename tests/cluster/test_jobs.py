@@ -62,7 +62,7 @@ def test_a_job_that_does_not_stop_is_an_error_after_the_limit():
 def test_a_job_that_nobody_knows_is_named():
     with pytest.raises(RunError) as error:
         jobs_of(FakeClient([MISSING])).state("gone")
-    assert_three_parts(error.value, "Received: gone", "raytrain job list")
+    assert_three_parts(error.value, "Received: gone", "`raytrain job list --address http")
 
 
 def test_a_refused_submission_tells_why_without_the_variables():
