@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,6 +35,9 @@ class Request:
     """(option, the path it holds), beside the subject."""
     preset: str = ""
     """Of a study; empty of any other command."""
+    arms: tuple[str, ...] = ()
+    days: tuple[date | None, date | None] = (None, None)
+    """Arms of a roll, and the first and the last day it serves, where they are given."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.roll_config import REFERENCE, Roll, load_roll
+from pipelines.roll_config import REFERENCE, Roll, chosen_arms, load_roll
 from pipelines.roll_lease import Lease
 from pipelines.roll_report import write_roll_report
 from pipelines.roll_run import Outcome, RollRunner, states, widest
@@ -24,8 +24,6 @@ from pipelines.roll_stage import PlannedStage, RollPlan, plan_roll
 from pipelines.roll_store import RollStore
 from pipelines.runs import OwnProcess, Runs, Train
 from raytrain.config import JobConfig
-from raytrain.errors import ConfigError
-from raytrain.settings import nearest
 from raytrain.storage import masked
 
 
@@ -100,19 +98,6 @@ def _weekly_failures(roll: Roll, outcomes: Sequence[Outcome]) -> list[Outcome]:
     if roll.calendar.cpm is None or roll.calendar.cpm.on_failure == "stop":
         return []
     return [outcome for outcome in outcomes if outcome.state == "failed" and outcome.planned.stage.kind == "cpm"]
-
-
-def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:
-    """The rolls of the chain itself and of ``arms``; of all where none is named.
-
-    Raises:
-        ConfigError: there is no such arm.
-    """
-    for name in arms:
-        if name not in rolls:
-            near = nearest(name, rolls) if len(rolls) > 1 else "There are none, as after arms={}."
-            raise ConfigError(f"An arm has to be one of the roll's. Received: {name}. {near}")
-    return {name: roll for name, roll in rolls.items() if not arms or name in (REFERENCE, *arms)}
 
 
 def _announced(name: str, seed: int | None, plan: RollPlan, store: RollStore) -> str:

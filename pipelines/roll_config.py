@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from raytrain.config import JobConfig, check_kind, read_text
 from raytrain.errors import ConfigError
-from raytrain.settings import Section, parse_yaml, with_overrides
+from raytrain.settings import Section, nearest, parse_yaml, with_overrides
 
 Kind = Literal["tpm", "cpm", "actr"]
 KINDS: tuple[Kind, ...] = ("tpm", "cpm", "actr")
@@ -180,6 +180,36 @@ def checked_roll(values: Mapping[str, Any], origin: str) -> Roll:
         if (job.model.name == "tpm") != (kind == "tpm"):
             raise ConfigError(f"{origin}: Stage {kind} has another model. Received: {kind}.model.name={job.model.name}. Change it.")
     return roll
+
+
+def chosen_arms(rolls: dict[str, Roll], arms: Sequence[str]) -> dict[str, Roll]:
+    """The rolls of the chain itself and of ``arms``; of all where none is named.
+
+    Raises:
+        ConfigError: there is no such arm.
+    """
+    for name in arms:
+        if name not in rolls:
+            near = nearest(name, rolls) if len(rolls) > 1 else "There are none, as after arms={}."
+            raise ConfigError(f"An arm has to be one of the roll's. Received: {name}. {near}")
+    return {name: roll for name, roll in rolls.items() if not arms or name in (REFERENCE, *arms)}
+
+
+def checked_days(calendar: Calendar, first: date | None = None, last: date | None = None) -> tuple[date, date]:
+    """The days from ``first`` to ``last``, None being the calendar's.
+
+    Raises:
+        ConfigError: they are in the wrong order, or outside the calendar.
+    """
+    first, last = first or calendar.first_day, last or calendar.last_day
+    if first > last:
+        raise ConfigError(f"The first day has to come before the last. Received: from {first} to {last}. Exchange them.")
+    if not calendar.first_day <= first <= last <= calendar.last_day:
+        raise ConfigError(
+            f"Days have to lie in the calendar, {calendar.first_day} to {calendar.last_day}. Received: from {first} to {last}. Move them, "
+            "or calendar.first_day and calendar.last_day."
+        )
+    return first, last
 
 
 def _given(values: Mapping[str, Any], key: str) -> bool:

@@ -7,8 +7,7 @@ from datetime import date
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.roll import chosen_arms
-from pipelines.roll_config import REFERENCE, load_roll
+from pipelines.roll_config import REFERENCE, chosen_arms, load_roll
 from pipelines.roll_run import last_day
 from pipelines.roll_stage import PlannedStage, RollPlan, plan_roll
 from pipelines.roll_store import RollStore

@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.roll_calendar import Chain, Days, Stage, in_order
-from pipelines.roll_config import Calendar, Kind, Roll
+from pipelines.roll_config import Calendar, Kind, Roll, checked_days
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract, load_contract
 from raytrain.ecdctr_config import EcdctrModel
-from raytrain.errors import ConfigError, ContractError
+from raytrain.errors import ContractError
 from raytrain.resources import beside_others
 from raytrain.run import RESUME_KEYS
 from raytrain.settings import flat_keys
@@ -71,14 +71,7 @@ def plan_roll(arm: str, roll: Roll, first: date | None = None, last: date | None
         ContractError: the data set is not kept by day, or has no such domains.
     """
     calendar = roll.calendar
-    first, last = first or calendar.first_day, last or calendar.last_day
-    if first > last:
-        raise ConfigError(f"The first day has to come before the last. Received: from {first} to {last}. Exchange them.")
-    if not calendar.first_day <= first <= last <= calendar.last_day:
-        raise ConfigError(
-            f"Days have to lie in the calendar, {calendar.first_day} to {calendar.last_day}. Received: from {first} to {last}. Move them, "
-            "or calendar.first_day and calendar.last_day."
-        )
+    first, last = checked_days(calendar, first, last)
     contract = load_contract(roll.data_path)
     natural = _natural(contract, roll, roll.data_path)
     months: dict[Kind, int] = {kind: _months(roll, kind) for kind in ("cpm", "actr")}

@@ -183,10 +183,10 @@ class RunProcess:
 
     def train(self, values: dict[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
         """(result or {}, why it failed or "", what it said last). A run that was begun, perhaps by a process that died, is gone on with."""
-        from raytrain.run import has_begun, train
+        from raytrain.run import clear_half_begun, train
 
         job = JobConfig.parse(values, "pool")
-        begun = has_begun(job)
+        begun = clear_half_begun(job)
         try:
             result, error = train(job, Console(file=self._screen, width=200), resume=begun), ""  # type: ignore[arg-type]
         except RaytrainError as err:

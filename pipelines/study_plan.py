@@ -187,7 +187,12 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> tuple[Study, tuple[s
     values = parse_yaml(read_text(path), path)
     check_kind(values, path, "arms")
     study = Study.parse(with_overrides(values, own), path)
-    return study, tuple(override for override in overrides if override not in own)
+    of_jobs = tuple(override for override in overrides if override not in own)
+    for key in (one.partition("=")[0].strip() for one in of_jobs):
+        if (root := key.split(".")[0]) not in JobConfig.model_fields:
+            known = {*Study.model_fields, *JobConfig.model_fields}
+            raise ConfigError(f"{path}: A key is of the study or of its jobs. Received: {key}. {nearest(root, known)}")
+    return study, of_jobs
 
 
 def preset_of(study: Study, name: str) -> Preset:
@@ -262,8 +267,8 @@ def check_study(path: str, preset: str, overrides: Sequence[str] = ()) -> None:
     for variant in variants_of(study):
         make.job(variant.name, variant.overrides, chosen.seeds[0])
     for name, arm in study.arms.items():
-        for trial in arm.trials if chosen.search else ():
-            make.job(name, (*arm.overrides, *trial), study.search.seed)
+        for number, trial in enumerate(arm.trials if chosen.search else (), 1):
+            make.job(f"{name}.trial{number}", (*arm.overrides, *trial), study.search.seed)
 
 
 class _CellMaker:

@@ -2,15 +2,16 @@
 
 import json
 import sys
-from datetime import date
+from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from raytrain.cluster_cli import ConfigFile, Overrides, cluster_app
-from raytrain.errors import ConfigError, RaytrainError
+from raytrain.errors import RaytrainError
 from raytrain.job_cli import job_app
+from raytrain.job_request import day_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,9 +109,11 @@ def study(
 
     [dim]raytrain study pipelines/studies/ecdctr.yaml --preset full[/dim]
     """
-    from pipelines.study_of_rolls import is_study_of_rolls, run_study_of_rolls
+    from pipelines.study_of_rolls_plan import is_study_of_rolls
 
     if is_study_of_rolls(config):
+        from pipelines.study_of_rolls import run_study_of_rolls
+
         result = run_study_of_rolls(config, preset, tuple(overrides or ()), console)
     else:
         from pipelines.study import run_study
@@ -124,8 +127,10 @@ def study(
 def roll(
     config: ConfigFile,
     overrides: Overrides = None,
-    first: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First day to serve; the calendar's when left out")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last day to serve, itself included")] = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day to serve; the calendar's when left out")
+    ] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day to serve, itself included")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="An arm to roll beside the chain; else all, none with 'arms={}'")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every stage and its state; train nothing")] = False,
 ) -> None:
@@ -138,7 +143,7 @@ def roll(
     from pipelines.roll import run_roll
     from pipelines.roll_dry_run import show_plan
 
-    span = (day_of(first, "--from"), day_of(last, "--to"))
+    span = (day_of(first), day_of(last))
     if dry_run:
         show_plan(config, overrides or (), console, *span, arms=arm or ())
     elif run_roll(config, overrides or (), console, *span, arms=arm or ())["failed"]:
@@ -210,14 +215,6 @@ def bench(
     options = BenchOptions(stages, table_rows, threads, rounds or plain.num_rounds, seconds or plain.seconds, steps, output)
     if run_bench(config, overrides or [], options, console)["failed"]:
         raise typer.Exit(1)
-
-
-def day_of(text: str | None, option: str) -> date | None:
-    """A date of the command line."""
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{option} has to be a date. Received: {text}. Write it like 2017-10-01.") from None
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """A command line that is for a cluster, looked at before anybody waits there for a typing error."""
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,23 @@ def request_of(root: Any, arguments: Sequence[str], before: str) -> "Request":
     params = root.commands[command].make_context(f"{before} {command}", list(rest)).params
     paths = [(name, path) for name, key in (("--output", "output"), ("--input", "data")) if (path := params.get(key))]
     paths += [("--baseline", path) for path in params.get("baseline") or ()]
+    days = (day_of(params.get("first")), day_of(params.get("last")))
     subject = params.get("config") or params.get("run") or ""
-    return Request(command, tuple(rest), subject, tuple(params.get("overrides") or ()), tuple(paths), params.get("preset") or "")
+    return Request(
+        command,
+        tuple(rest),
+        subject,
+        tuple(params.get("overrides") or ()),
+        tuple(paths),
+        params.get("preset") or "",
+        tuple(params.get("arm") or ()),
+        days,
+    )
+
+
+def day_of(moment: datetime | None) -> date | None:
+    """A date of the command line, which click reads as a time."""
+    return None if moment is None else moment.date()
 
 
 def check_config(request: "Request") -> None:
@@ -54,16 +70,18 @@ def check_config(request: "Request") -> None:
 
         load_prepare_config(path, overrides)
     elif request.command == "roll":
-        from pipelines.roll_config import load_roll
+        from pipelines.roll_config import REFERENCE, checked_days, chosen_arms, load_roll
 
-        load_roll(path, overrides)
+        rolls = load_roll(path, overrides)
+        chosen_arms(rolls, request.arms)
+        checked_days(rolls[REFERENCE].calendar, *request.days)
     elif request.command == "sweep":
         from tuning.load import read_sweep
 
         read_sweep(path, overrides)
     elif request.command == "study":
-        from pipelines.study_of_rolls import check_study_of_rolls, is_study_of_rolls
+        from pipelines.study_of_rolls_plan import is_study_of_rolls, plan_study_of_rolls
         from pipelines.study_plan import check_study
 
-        check = check_study_of_rolls if is_study_of_rolls(path) else check_study
+        check = plan_study_of_rolls if is_study_of_rolls(path) else check_study
         check(path, request.preset, overrides)

@@ -57,8 +57,8 @@ class Run:
     contract: Contract
 
 
-def has_begun(job: JobConfig) -> bool:
-    """Whether there is a run of the job's name to go on with. What a death between its first two files left is removed."""
+def clear_half_begun(job: JobConfig) -> bool:
+    """Removes what a death between a run's first two files has left; returns whether there is a run of the name to go on with."""
     storage = Storage(Storage(job.run.storage_path).join(str(job.run.name)))
     whole = storage.exists(CONFIG_FILE) and storage.exists(CONTRACT_FILE)
     if storage.exists(CONFIG_FILE) and not whole:

@@ -61,6 +61,13 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path.rstrip("/") or "/"
 
 
+def joined(directory: str, name: str) -> str:
+    """``Storage(directory).join(name)``, of a directory that need not be in reach."""
+    whole = directory.rstrip("/") if "://" in directory else os.path.abspath(os.path.expanduser(directory))
+    path, mark, query = whole.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
 class Storage:
     """One directory. Names are relative to it, with "/" between parts."""
 
@@ -71,8 +78,7 @@ class Storage:
 
     def join(self, name: str) -> str:
         """The name as a user would write it, for messages and configs."""
-        path, mark, query = self.uri.partition("?")
-        return f"{path.rstrip('/')}/{name}{mark}{query}"
+        return joined(self.uri, name)
 
     def path(self, name: str) -> str:
         """The name inside ``self.filesystem``."""

@@ -43,7 +43,7 @@ def read_sweep(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
     for key in (key_of(one) for one in of_trials):
         if key.split(".")[0] not in of_base:
             known = {*Sweep.model_fields, *of_base}
-            raise ConfigError(f"{path}: A key is of the sweep or of its trials. Received: {key}. {nearest(key, known)}")
+            raise ConfigError(f"{path}: A key is of the sweep or of its trials. Received: {key}. {nearest(key.split('.')[0], known)}")
     sweep = sweep.model_copy(update={"overrides": (*sweep.overrides, *of_trials), "base": base})
     if has_credentials(json.dumps(sweep.model_dump(mode="json"))):
         raise ConfigError(

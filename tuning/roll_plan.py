@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pipelines.roll_config import KINDS, Roll, checked_roll
+from pipelines.roll_config import KINDS, Roll, checked_days, checked_roll
 from pipelines.roll_stage import RollPlan, plan_roll
 from raytrain.config import JobConfig
 from raytrain.data.contract import Contract
@@ -35,12 +35,14 @@ class RollSweepPlan(SweepPlan):
                 f"A roll is measured by {', '.join(CLICK_METRICS)} and train_s. Received: objectives={wrong[0]}. Choose of them."
             )
         self._base = self._roll(())
+        for days in (sweep.serve.valid, sweep.serve.test):
+            checked_days(self._base.calendar, *days)
 
     def check_data(self) -> None:
         serve = self.sweep.serve
         assert serve is not None
         plan_roll("full", self._base, *serve.test)
-        plan_roll("full", self._base, *serve.valid)
+        assert self._plan.stages
 
     def jobs_of(self, overrides: Sequence[str]) -> list[JobConfig]:
         """One a kind of stage."""

@@ -15,7 +15,7 @@ from pipelines.roll import run_roll
 from pipelines.roll_config import REFERENCE
 from raytrain.config import JobConfig
 from raytrain.errors import RunError
-from raytrain.run import RESULT_FILE, evaluate, has_begun, read_result, train
+from raytrain.run import RESULT_FILE, clear_half_begun, evaluate, read_result, train
 from raytrain.storage import Storage
 from raytrain.training.stopping import Watch
 from tuning.plan import Task
@@ -44,7 +44,7 @@ def _train(task: Task, watch: Watch, pulse: Pulse, objectives: Sequence[str]) ->
     if storage.exists(RESULT_FILE):
         result = read_result(storage.uri)
     else:
-        result = train(job, Console(file=_Heard(pulse)), resume=has_begun(job), watch=watch)
+        result = train(job, Console(file=_Heard(pulse)), resume=clear_half_begun(job), watch=watch)
     # Of the checkpoint that the run would serve.
     train_s = sum(result["rows_trained"].values()) / result["train_samples_per_s"]
     return _of({**result["valid"], "train_s": train_s}, objectives)

@@ -59,8 +59,8 @@ class SweepWatcher(Callback, Stopper):
         record.wall_s = self._wall_s(trial, result)
         record.evaluations.append(Evaluation(result["evaluations"], result["epoch"], float(result[objective])))
         self._write(record)
-        # A model that prepares itself has evaluations that do not count yet.
-        best = "warming up" if math.isnan(result[objective]) else f"best valid {objective} {result[objective]:.4f}"
+        # Evaluations of a model that prepares itself do not count yet, and NaN is never best.
+        best = "no best yet" if math.isnan(result[objective]) else f"best valid {objective} {result[objective]:.4f}"
         self._say(f"{record.name}  epoch {result['epoch']:.2f}  {best}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.train import Result
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.constants import (
@@ -90,7 +90,7 @@ class PatientTrainer(TorchTrainer):
 
     def _give_up(self, controller: Any) -> None:
         # An abort ends by the controller's end; one that is not answered must not leave it behind with what it holds.
-        with contextlib.suppress(RayActorError, GetTimeoutError):
+        with contextlib.suppress(RayError):
             ray.get(controller.abort.remote(), timeout=ABORT_LIMIT_S)
         ray.kill(controller)
         raise self.no_room()

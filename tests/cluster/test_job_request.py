@@ -6,6 +6,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from raytrain import storage
 from raytrain.cli import app
 from raytrain.errors import ConfigError
 from raytrain.job_request import check_config, request_of
@@ -30,13 +31,18 @@ def checked(*words: str) -> None:
         ("sweep", ROLL_SWEEP, f"base.data.path={FAR}"),
         ("roll", ROLL, f"base.data.path={FAR}"),
         ("study", STUDY, f"data.path={FAR}", "--preset", "full"),
-        ("study", STUDY_OF_ROLLS, "--preset=full"),
+        ("study", STUDY_OF_ROLLS, "--preset=full", f"work_dir={FAR}"),
+        ("roll", ROLL, "--from", "2017-08-07", "--to", "2017-08-13", "--arm", "mixed", f"base.data.path={FAR}", f"output={FAR}"),
         ("prepare", PREPARE, f"output={FAR}"),
         ("sweep", "/only/in/pods.yaml"),
     ],
     ids=" ".join,
 )
 def test_what_is_right_needs_no_data(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    def out_of_reach(uri: str) -> None:
+        raise AssertionError(f"{uri} is looked at")
+
+    monkeypatch.setattr(storage, "resolve", out_of_reach)
     monkeypatch.chdir(ROOT)
     checked(*words)
 
@@ -50,6 +56,10 @@ def test_what_is_right_needs_no_data(words: tuple[str, ...], monkeypatch: pytest
         (("study", STUDY, "training.epoch=3"), "epoch", "epochs"),
         (("study", STUDY, "--preset", "ful"), "ful", "full"),
         (("study", STUDY_OF_ROLLS, "--preset", "ful"), "ful", "full"),
+        (("study", STUDY, "num_resampels=3"), "num_resampels", "num_resamples"),
+        (("roll", ROLL, "--arm", "mixt"), "mixt", "mixed"),
+        (("roll", ROLL, "--from", "2030-01-01", "--to", "2030-01-02"), "2030-01-01", "calendar.last_day"),
+        (("sweep", ROLL_SWEEP, "serve={valid: [2030-01-01, 2030-01-02], test: [2030-01-03, 2030-01-04]}"), "2030", "calendar.last_day"),
         (("prepare", PREPARE, "recipe.num_row=3"), "num_row", "num_rows"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -59,6 +69,11 @@ def test_what_is_wrong_is_said_here(words: tuple[str, ...], received: str, inste
     with pytest.raises(ConfigError) as error:
         checked(*words)
     assert_three_parts(error.value, received, instead)
+
+
+def test_a_day_is_a_date():
+    result = CliRunner().invoke(app, ["submit", "--", "roll", ROLL, "--from", "yesterday"])
+    assert (result.exit_code, "'yesterday' does not match" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("before", [("submit", "--address", "http://127.0.0.1:9"), ("kuberay", "{cluster}")], ids=lambda words: words[0])

@@ -143,7 +143,7 @@ def test_writes_the_result_three_times_where_the_preset_says(tmp_path: Path) -> 
         (("run.name=x",), "A study sets seed"),
         (("training.epoch=3",), "Did you mean epochs"),
         (("arms.din.overides=[]",), "Did you mean overrides"),
-        (("num_resample=3",), "extra|Every key has to be one"),
+        (("num_resample=3",), "Did you mean num_resamples"),
         (("reference=sinlge",), "Did you mean single"),
         (("comparisons=[[din, sinlge]]",), "Did you mean single"),
         (("comparisons=[[din, din]]",), "A comparison has to be of two arms"),

@@ -10,7 +10,8 @@ import yaml
 from rich.console import Console
 
 from pipelines.roll import run_roll
-from pipelines.study_of_rolls import is_study_of_rolls, run_study_of_rolls
+from pipelines.study_of_rolls import run_study_of_rolls
+from pipelines.study_of_rolls_plan import is_study_of_rolls
 from pipelines.study_of_rolls_report import across, markdown
 from raytrain.errors import ConfigError, RunError
 from tests.data.build import build_dataset

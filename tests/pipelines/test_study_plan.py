@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.study_of_rolls import is_study_of_rolls
+from pipelines.study_of_rolls_plan import is_study_of_rolls
 from pipelines.study_plan import Study, cell_key, cells_of, load_study, pairs_of, preset_of, variants_of
 from raytrain.config import JobConfig
 from raytrain.data.contract import load_contract

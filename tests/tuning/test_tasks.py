@@ -86,7 +86,7 @@ def test_a_sweep_that_has_lost_its_directory_writes_nothing_there(tmp_path: Path
     assert not (tmp_path / "sweep/trials").exists()
 
 
-@pytest.mark.parametrize(("value", "said"), [(float("nan"), "epoch 0.50  warming up"), (0.61, "epoch 0.50  best valid auc 0.6100")])
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "epoch 0.50  no best yet"), (0.61, "epoch 0.50  best valid auc 0.6100")])
 def test_a_model_that_prepares_itself_has_no_best_yet(value: float, said: str, tmp_path: Path) -> None:
     console = Console(width=200, file=io.StringIO())
     watcher = SweepWatcher(plan_in(tmp_path), TrialLog(Storage(str(tmp_path / "sweep"))), 1, 1, console, lambda: None)
