@@ -26,6 +26,11 @@ def request_of(root: Any, arguments: Sequence[str], before: str) -> "Request":
     from cluster.submission import Request
 
     command, *rest = arguments
+    if "=" in command:
+        raise ConfigError(
+            f"A job begins with a command of raytrain. Received: {command}. Write `{before} train CONFIG {command}`; a key of a cluster "
+            f"is set by `--set {command}`, before the dashes."
+        )
     if command not in root.commands:
         raise ConfigError(f"A job is a command of raytrain. Received: {command}. {nearest(command, root.commands)}")
     params = root.commands[command].make_context(f"{before} {command}", list(rest)).params

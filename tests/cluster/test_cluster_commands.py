@@ -64,8 +64,9 @@ def test_a_warning_stays_out_of_the_manifest(tmp_path):
         (("train", "pipelines/configs/movielens_din.yaml", "--resum"), "No such option: --resum"),
         (("predict", "s3://bucket/runs/first"), "Missing option '--output'"),
         (("doctr",), "Did you mean doctor?"),
+        (("name=first",), "--set name=first"),
     ],
-    ids=["no config", "an option that there is none of", "an option that has to be there", "no command"],
+    ids=["no config", "an option that there is none of", "an option that has to be there", "no command", "a key"],
 )
 def test_a_command_line_is_read_as_its_command_would_read_it(words, said):
     command = [sys.executable, "-m", "raytrain", "kuberay", "cluster/clusters/cpu.yaml", "--", *words]
